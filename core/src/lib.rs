@@ -1,1 +1,7 @@
-//! placeholder
+//! Tuples between tasks, delivered at least once.
+
+pub mod codec;
+pub mod failure;
+pub mod hash;
+pub mod id;
+pub mod mutant;
