@@ -260,8 +260,7 @@ fn fence_admits(fence: Attempt, attempt: Attempt) -> bool {
     fence == attempt
         || mutant::on(Mutant::NoFenceCheck)
         || (mutant::on(Mutant::FenceAtLeast) && fence <= attempt)
-        || (mutant::on(Mutant::NonceIgnored)
-            && (fence.epoch, fence.generation) == (attempt.epoch, attempt.generation))
+        || (mutant::on(Mutant::NonceIgnored) && (fence.epoch, fence.generation) == (attempt.epoch, attempt.generation))
 }
 
 fn follows(row: &LedgerRow, txid: TxId, previous: Chain) -> bool {

@@ -158,7 +158,14 @@ impl Location {
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "system {} timeline {} log position {:X}/{:X}", self.system, self.timeline, self.lsn >> 32, self.lsn & 0xffff_ffff)
+        write!(
+            f,
+            "system {} timeline {} log position {:X}/{:X}",
+            self.system,
+            self.timeline,
+            self.lsn >> 32,
+            self.lsn & 0xffff_ffff
+        )
     }
 }
 
