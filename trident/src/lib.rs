@@ -1,1 +1,4 @@
-//! placeholder
+//! Micro-batches with transaction ids.
+
+pub mod input;
+pub mod source;
