@@ -1,8 +1,19 @@
-//! Tuples between tasks, delivered at least once.
+//! Tuples between tasks, delivered at least once: Storm's core, in its smallest form.
+//!
+//! A *spout* starts tuple trees, *bolts* pass them on, the *acker* knows when a tree is complete and tells the spout.
+//! Spouts, bolts, tasks and the acker are pure state machines: they are told what happened and answer with what to do.
+//! [`runtime`] performs that with tokio; the simulator performs it in virtual time.
+//!
+//! Read in this order: [`id`] and [`failure`] (the vocabulary), [`tuple`], [`task`], [`acker`], then [`runtime`].
+//! [`coordination`] is the contract for leadership; [`hash`] and [`codec`] are the durable encodings.
 
+pub mod acker;
 pub mod codec;
 pub mod coordination;
 pub mod failure;
 pub mod hash;
 pub mod id;
 pub mod mutant;
+pub mod runtime;
+pub mod task;
+pub mod tuple;

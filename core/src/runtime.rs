@@ -1,0 +1,216 @@
+//! Runs tasks under tokio: a thin driver that performs their effects in order and feeds back what happened.
+//!
+//! One tokio task owns one spout or bolt; others reach it through its inbox, a bounded channel, so backpressure travels
+//! upstream. The acker is shared by all tasks of the process and never waits.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    acker::{Acker, AckerEvent, Ended, TreeEnd},
+    id::TaskId,
+    task::{Bolt, BoltTask, Effect, Spout, SpoutTask},
+    tuple::{Flow, Root, Tuple},
+};
+
+/// Tuples and replies that may wait in front of one task. Chunks hold thousands of rows, so this is plenty to keep a
+/// task busy, and little enough to keep memory bounded.
+pub const INBOX: usize = 64;
+
+/// What arrives at a task.
+#[derive(Debug)]
+pub enum Inbound<F: Flow, R> {
+    /// A tuple.
+    Tuple(Tuple<F::Message>),
+    /// The answer to a call.
+    Reply(R),
+    /// A tree of this spout has ended.
+    Ended(Root, TreeEnd<F::Note>),
+}
+
+/// Performs a task's calls. `perform` must not wait: it starts the work and sends the reply to `inbox` when it is done.
+pub trait Perform<F: Flow, C, R>: Send {
+    /// Starts one call.
+    fn perform(&mut self, call: C, inbox: &mpsc::Sender<Inbound<F, R>>);
+}
+
+/// Where tuples for a task go, whatever its replies are.
+type Deliver<M> = Box<dyn Fn(Tuple<M>) -> futures::Sending + Send + Sync>;
+
+mod futures {
+    use std::{future::Future, pin::Pin};
+    /// A send under way; `false` when the receiver is gone.
+    pub(super) type Sending = Pin<Box<dyn Future<Output = bool> + Send>>;
+}
+
+type Notify<N> = Box<dyn Fn(Root, TreeEnd<N>) -> futures::Sending + Send + Sync>;
+
+/// The process's tasks and acker as they see one another.
+pub struct Links<F: Flow> {
+    deliver: Vec<Option<Deliver<F::Message>>>,
+    notify: Vec<Option<Notify<F::Note>>>,
+    acker: Mutex<Acker<F::Note>>,
+    /// Tests mute the acker's completions to show that nothing commits without them.
+    mute: bool,
+    started: Instant,
+}
+
+impl<F: Flow> std::fmt::Debug for Links<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Links").field("tasks", &self.deliver.len()).finish_non_exhaustive()
+    }
+}
+
+impl<F: Flow> Default for Links<F> {
+    fn default() -> Self {
+        let acker = Mutex::new(Acker::default());
+        Links { deliver: Vec::new(), notify: Vec::new(), acker, mute: false, started: Instant::now() }
+    }
+}
+
+impl<F: Flow> Links<F> {
+    /// Links without a task yet.
+    pub fn new() -> Self {
+        Links::default()
+    }
+
+    /// The same, with an acker that never tells anyone that a tree is complete.
+    pub fn with_muted_acker() -> Self {
+        Links { mute: true, ..Links::default() }
+    }
+
+    /// Adds a bolt's task; answers with its two ends of the inbox.
+    pub fn add_bolt<R: Send + 'static>(
+        &mut self,
+        id: TaskId,
+    ) -> (mpsc::Sender<Inbound<F, R>>, mpsc::Receiver<Inbound<F, R>>) {
+        let (sender, receiver) = mpsc::channel::<Inbound<F, R>>(INBOX);
+        let inbox = sender.clone();
+        let deliver: Deliver<F::Message> = Box::new(move |tuple| {
+            let inbox = inbox.clone();
+            Box::pin(async move { inbox.send(Inbound::Tuple(tuple)).await.is_ok() })
+        });
+        self.put(id, Some(deliver), None);
+        (sender, receiver)
+    }
+
+    /// Adds a spout's task; answers with its two ends of the inbox.
+    pub fn add_spout<R: Send + 'static>(
+        &mut self,
+        id: TaskId,
+    ) -> (mpsc::Sender<Inbound<F, R>>, mpsc::Receiver<Inbound<F, R>>) {
+        let (sender, receiver) = mpsc::channel::<Inbound<F, R>>(INBOX);
+        let inbox = sender.clone();
+        let notify: Notify<F::Note> = Box::new(move |root, end| {
+            let inbox = inbox.clone();
+            Box::pin(async move { inbox.send(Inbound::Ended(root, end)).await.is_ok() })
+        });
+        self.put(id, None, Some(notify));
+        (sender, receiver)
+    }
+
+    fn put(&mut self, id: TaskId, deliver: Option<Deliver<F::Message>>, notify: Option<Notify<F::Note>>) {
+        let index = id.0 as usize;
+        let size = self.deliver.len().max(index + 1);
+        self.deliver.resize_with(size, || None);
+        self.notify.resize_with(size, || None);
+        self.deliver[index] = deliver;
+        self.notify[index] = notify;
+    }
+
+    /// Milliseconds since the links were made: the tasks' monotonic clock.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn perform<C>(&self, effect: Effect<F, C>) -> Option<C> {
+        match effect {
+            Effect::Send { to, tuple } => {
+                if let Some(Some(deliver)) = self.deliver.get(to.0 as usize) {
+                    deliver(tuple).await;
+                }
+                None
+            }
+            Effect::Acker(event) => {
+                self.report(event).await;
+                None
+            }
+            Effect::Call(call) => Some(call),
+        }
+    }
+
+    async fn report(&self, event: AckerEvent<F::Note>) {
+        let ended = self.acker.lock().unwrap_or_else(PoisonError::into_inner).step(event);
+        for Ended { spout, root, end } in ended {
+            if self.mute && matches!(end, TreeEnd::Complete(_)) {
+                continue;
+            }
+            if let Some(Some(notify)) = self.notify.get(spout.0 as usize) {
+                notify(root, end).await;
+            }
+        }
+    }
+}
+
+/// Runs a bolt's task until its inbox closes.
+pub async fn run_bolt<F: Flow, B: Bolt<F>>(
+    mut task: BoltTask<F, B>,
+    links: Arc<Links<F>>,
+    inbox: mpsc::Sender<Inbound<F, B::Reply>>,
+    mut arrivals: mpsc::Receiver<Inbound<F, B::Reply>>,
+    mut calls: impl Perform<F, B::Call, B::Reply>,
+) {
+    while let Some(inbound) = arrivals.recv().await {
+        let now_ms = links.now_ms();
+        let effects = match inbound {
+            Inbound::Tuple(tuple) => task.tuple(now_ms, tuple),
+            Inbound::Reply(reply) => task.reply(now_ms, reply),
+            Inbound::Ended(..) => Vec::new(),
+        };
+        for effect in effects {
+            if let Some(call) = links.perform(effect).await {
+                calls.perform(call, &inbox);
+            }
+        }
+    }
+}
+
+/// Runs a spout's task until its inbox closes.
+pub async fn run_spout<F: Flow, S: Spout<F>>(
+    mut task: SpoutTask<F, S>,
+    links: Arc<Links<F>>,
+    inbox: mpsc::Sender<Inbound<F, S::Reply>>,
+    mut arrivals: mpsc::Receiver<Inbound<F, S::Reply>>,
+    mut calls: impl Perform<F, S::Call, S::Reply>,
+) {
+    let mut effects = task.open(links.now_ms());
+    loop {
+        for effect in effects {
+            if let Some(call) = links.perform(effect).await {
+                calls.perform(call, &inbox);
+            }
+        }
+        let Some(inbound) = arrivals.recv().await else { return };
+        let now_ms = links.now_ms();
+        effects = match inbound {
+            Inbound::Reply(reply) => task.reply(now_ms, reply),
+            Inbound::Ended(root, end) => task.ended(now_ms, root, end),
+            Inbound::Tuple(_) => Vec::new(),
+        };
+    }
+}
+
+/// Drives the acker's clock: a tree without a report for `timeout` fails between 1 and 1.25 timeouts.
+pub async fn run_acker_clock<F: Flow>(links: Arc<Links<F>>, timeout: Duration) {
+    let mut ticks = tokio::time::interval(timeout / 4);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        links.report(AckerEvent::Tick).await;
+    }
+}

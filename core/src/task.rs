@@ -1,0 +1,353 @@
+//! Receive → execute → emit → ack, for one spout or bolt: the bookkeeping around user logic, as a pure machine.
+//!
+//! A [`Bolt`] decides and never waits. What it wants from the outside world it asks for by a *call*; the driver performs
+//! it and comes back with the *reply*. The task gives tuples their edges, routes them, and works out what to tell the
+//! acker. The same tasks run under tokio ([`runtime`](crate::runtime)) and in the simulator.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    acker::{AckerEvent, TreeEnd},
+    failure::Failure,
+    hash::hash64,
+    id::TaskId,
+    tuple::{Anchor, Anchors, Flow, Root, Tuple},
+};
+
+/// A tuple that a bolt holds until it acks or fails it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(u64);
+
+/// An output stream of a component, by its number.
+pub type StreamIndex = usize;
+
+/// How a stream's tuples find their tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grouping {
+    /// Every task gets every tuple.
+    All,
+    /// The sender names the task by its index.
+    Direct,
+}
+
+/// Where a stream goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// How.
+    pub grouping: Grouping,
+    /// To whom.
+    pub targets: Vec<TaskId>,
+}
+
+/// Consumes tuples. Storm's bolt, without threads: methods return at once.
+pub trait Bolt<F: Flow>: Send {
+    /// What it asks of the outside world.
+    type Call: Send;
+    /// What comes back.
+    type Reply: Send;
+
+    /// A tuple has come. It must be acked or failed, now or later, or its tree times out.
+    fn execute(&mut self, token: Token, from: TaskId, message: F::Message, out: &mut Output<F, Self::Call>);
+
+    /// A call has been answered.
+    fn reply(&mut self, reply: Self::Reply, out: &mut Output<F, Self::Call>);
+}
+
+/// Starts tuple trees. Storm's spout, without threads: methods return at once.
+pub trait Spout<F: Flow>: Send {
+    /// What it asks of the outside world.
+    type Call: Send;
+    /// What comes back.
+    type Reply: Send;
+
+    /// The topology starts.
+    fn open(&mut self, out: &mut Output<F, Self::Call>);
+
+    /// A call has been answered.
+    fn reply(&mut self, reply: Self::Reply, out: &mut Output<F, Self::Call>);
+
+    /// A tree is complete: everything was acked.
+    fn ack(&mut self, id: F::Id, notes: Vec<F::Note>, out: &mut Output<F, Self::Call>);
+
+    /// A tree has failed or timed out.
+    fn fail(&mut self, id: F::Id, failure: Failure, out: &mut Output<F, Self::Call>);
+}
+
+/// What a spout or bolt wants done, in order.
+#[derive(Debug)]
+pub struct Output<F: Flow, C> {
+    now_ms: u64,
+    steps: Vec<Wish<F, C>>,
+}
+
+#[derive(Debug)]
+enum Wish<F: Flow, C> {
+    Root { id: F::Id, sends: Vec<(StreamIndex, F::Message)> },
+    Emit { stream: StreamIndex, target: Option<usize>, anchor: Token, message: F::Message },
+    Ack { token: Token, note: Option<F::Note> },
+    Fail { token: Token, failure: Failure },
+    Drop { token: Token },
+    Call(C),
+}
+
+impl<F: Flow, C> Output<F, C> {
+    fn new(now_ms: u64) -> Self {
+        Output { now_ms, steps: Vec::new() }
+    }
+
+    /// The driver's monotonic clock, in milliseconds: for pacing only, never for deciding what is true.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Spouts: starts a tree under a name, with these messages on these streams as its first tuples.
+    pub fn start_tree(&mut self, id: F::Id, sends: Vec<(StreamIndex, F::Message)>) {
+        self.steps.push(Wish::Root { id, sends });
+    }
+
+    /// Bolts: emits along a stream, anchored to a held tuple.
+    pub fn emit(&mut self, stream: StreamIndex, anchor: Token, message: F::Message) {
+        self.steps.push(Wish::Emit { stream, target: None, anchor, message });
+    }
+
+    /// Bolts: emits to one task of a `Direct` stream, by its index among the targets.
+    pub fn emit_direct(&mut self, stream: StreamIndex, target: usize, anchor: Token, message: F::Message) {
+        self.steps.push(Wish::Emit { stream, target: Some(target), anchor, message });
+    }
+
+    /// The tuple is done.
+    pub fn ack(&mut self, token: Token) {
+        self.steps.push(Wish::Ack { token, note: None });
+    }
+
+    /// The tuple is done, and this is for the spout.
+    pub fn ack_with(&mut self, token: Token, note: F::Note) {
+        self.steps.push(Wish::Ack { token, note: Some(note) });
+    }
+
+    /// The tuple failed, and so did its trees.
+    pub fn fail(&mut self, token: Token, failure: Failure) {
+        self.steps.push(Wish::Fail { token, failure });
+    }
+
+    /// The tuple is of no interest to anybody any more: a stale message, neither acked nor failed.
+    pub fn ignore(&mut self, token: Token) {
+        self.steps.push(Wish::Drop { token });
+    }
+
+    /// Asks the outside world for something.
+    pub fn call(&mut self, call: C) {
+        self.steps.push(Wish::Call(call));
+    }
+}
+
+/// What the driver of a task has to do, in this order.
+#[derive(Debug)]
+pub enum Effect<F: Flow, C> {
+    /// Send a tuple.
+    Send {
+        /// To this task.
+        to: TaskId,
+        /// This.
+        tuple: Tuple<F::Message>,
+    },
+    /// Tell the acker.
+    Acker(AckerEvent<F::Note>),
+    /// Perform a call; its reply comes back into the task.
+    Call(C),
+}
+
+/// Routing and edge numbers, common to spouts and bolts.
+#[derive(Debug)]
+struct Wiring {
+    id: TaskId,
+    routes: Vec<Route>,
+    /// Random per start of the process, so that edges and roots never repeat across restarts.
+    seed: u64,
+    count: u64,
+}
+
+impl Wiring {
+    fn number(&mut self) -> u64 {
+        self.count += 1;
+        let mut bytes = [0; 20];
+        bytes[..8].copy_from_slice(&self.seed.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.count.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.id.0.to_le_bytes());
+        hash64(&bytes)
+    }
+
+    /// Sends a message along a stream with a fresh edge per target and root; answers with the XOR of the edges per root.
+    fn send<F: Flow, C>(
+        &mut self,
+        stream: StreamIndex,
+        target: Option<usize>,
+        roots: &[Root],
+        message: F::Message,
+        effects: &mut Vec<Effect<F, C>>,
+    ) -> Vec<u64> {
+        let route = self.routes.get(stream).cloned().unwrap_or(Route { grouping: Grouping::All, targets: Vec::new() });
+        let targets = match (route.grouping, target) {
+            (Grouping::All, None) => &route.targets[..],
+            (Grouping::Direct, Some(index)) => std::slice::from_ref(&route.targets[index]),
+            (grouping, target) => unreachable!("stream {stream} is grouped {grouping:?} and was given {target:?}"),
+        };
+        let mut values = vec![0; roots.len()];
+        for (index, to) in targets.iter().enumerate() {
+            let mut anchors = Anchors::new();
+            for (root, value) in roots.iter().zip(&mut values) {
+                let edge = self.number();
+                *value ^= edge;
+                anchors.push(Anchor { root: *root, edge });
+            }
+            // The last target takes the message itself; the others get clones.
+            if index + 1 == targets.len() {
+                effects.push(Effect::Send { to: *to, tuple: Tuple { anchors, from: self.id, message } });
+                break;
+            }
+            effects.push(Effect::Send { to: *to, tuple: Tuple { anchors, from: self.id, message: message.clone() } });
+        }
+        values
+    }
+}
+
+/// One bolt with its bookkeeping.
+#[derive(Debug)]
+pub struct BoltTask<F: Flow, B: Bolt<F>> {
+    bolt: B,
+    wiring: Wiring,
+    held: BTreeMap<Token, Anchors>,
+    tokens: u64,
+    flow: std::marker::PhantomData<fn() -> F>,
+}
+
+impl<F: Flow, B: Bolt<F>> BoltTask<F, B> {
+    /// A task for a bolt. `seed` is random per start of the process.
+    pub fn new(id: TaskId, routes: Vec<Route>, seed: u64, bolt: B) -> Self {
+        let wiring = Wiring { id, routes, seed, count: 0 };
+        BoltTask { bolt, wiring, held: BTreeMap::new(), tokens: 0, flow: std::marker::PhantomData }
+    }
+
+    /// Its bolt.
+    pub fn bolt(&self) -> &B {
+        &self.bolt
+    }
+
+    /// A tuple has come.
+    pub fn tuple(&mut self, now_ms: u64, tuple: Tuple<F::Message>) -> Vec<Effect<F, B::Call>> {
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        self.held.insert(token, tuple.anchors);
+        let mut out = Output::new(now_ms);
+        self.bolt.execute(token, tuple.from, tuple.message, &mut out);
+        self.effects(out)
+    }
+
+    /// A call has been answered.
+    pub fn reply(&mut self, now_ms: u64, reply: B::Reply) -> Vec<Effect<F, B::Call>> {
+        let mut out = Output::new(now_ms);
+        self.bolt.reply(reply, &mut out);
+        self.effects(out)
+    }
+
+    fn effects(&mut self, out: Output<F, B::Call>) -> Vec<Effect<F, B::Call>> {
+        let mut effects = Vec::with_capacity(out.steps.len());
+        for wish in out.steps {
+            match wish {
+                Wish::Emit { stream, target, anchor, message } => {
+                    let held = self.held.get_mut(&anchor).expect("a bolt anchors only to tuples that it still holds");
+                    let roots: Vec<Root> = held.iter().map(|anchor| anchor.root).collect();
+                    let values = self.wiring.send(stream, target, &roots, message, &mut effects);
+                    held.iter_mut().zip(values).for_each(|(anchor, value)| anchor.edge ^= value);
+                }
+                Wish::Ack { token, note } => {
+                    for Anchor { root, edge } in self.take(token) {
+                        effects.push(Effect::Acker(AckerEvent::Ack { root, value: edge, note: note.clone() }));
+                    }
+                }
+                Wish::Fail { token, failure } => {
+                    for Anchor { root, .. } in self.take(token) {
+                        effects.push(Effect::Acker(AckerEvent::Fail { root, failure: failure.clone() }));
+                    }
+                }
+                Wish::Drop { token } => {
+                    self.take(token);
+                }
+                Wish::Call(call) => effects.push(Effect::Call(call)),
+                Wish::Root { .. } => unreachable!("only spouts start trees"),
+            }
+        }
+        effects
+    }
+
+    fn take(&mut self, token: Token) -> Anchors {
+        self.held.remove(&token).expect("a bolt acks, fails or ignores a tuple once")
+    }
+}
+
+/// One spout with its bookkeeping.
+#[derive(Debug)]
+pub struct SpoutTask<F: Flow, S: Spout<F>> {
+    spout: S,
+    wiring: Wiring,
+    trees: BTreeMap<Root, F::Id>,
+}
+
+impl<F: Flow, S: Spout<F>> SpoutTask<F, S> {
+    /// A task for a spout. `seed` is random per start of the process.
+    pub fn new(id: TaskId, routes: Vec<Route>, seed: u64, spout: S) -> Self {
+        SpoutTask { spout, wiring: Wiring { id, routes, seed, count: 0 }, trees: BTreeMap::new() }
+    }
+
+    /// Its spout.
+    pub fn spout(&self) -> &S {
+        &self.spout
+    }
+
+    /// The topology starts.
+    pub fn open(&mut self, now_ms: u64) -> Vec<Effect<F, S::Call>> {
+        let mut out = Output::new(now_ms);
+        self.spout.open(&mut out);
+        self.effects(out)
+    }
+
+    /// A call has been answered.
+    pub fn reply(&mut self, now_ms: u64, reply: S::Reply) -> Vec<Effect<F, S::Call>> {
+        let mut out = Output::new(now_ms);
+        self.spout.reply(reply, &mut out);
+        self.effects(out)
+    }
+
+    /// The acker says that a tree has ended. Trees that this task does not know are of an earlier life and ignored.
+    pub fn ended(&mut self, now_ms: u64, root: Root, end: TreeEnd<F::Note>) -> Vec<Effect<F, S::Call>> {
+        let Some(id) = self.trees.remove(&root) else { return Vec::new() };
+        let mut out = Output::new(now_ms);
+        match end {
+            TreeEnd::Complete(notes) => self.spout.ack(id, notes, &mut out),
+            TreeEnd::Failed(failure) => self.spout.fail(id, failure, &mut out),
+        }
+        self.effects(out)
+    }
+
+    fn effects(&mut self, out: Output<F, S::Call>) -> Vec<Effect<F, S::Call>> {
+        let mut effects = Vec::with_capacity(out.steps.len());
+        for wish in out.steps {
+            match wish {
+                Wish::Root { id, sends } => self.start_tree(id, sends, &mut effects),
+                Wish::Call(call) => effects.push(Effect::Call(call)),
+                _ => unreachable!("only bolts hold tuples"),
+            }
+        }
+        effects
+    }
+
+    fn start_tree(&mut self, id: F::Id, sends: Vec<(StreamIndex, F::Message)>, effects: &mut Vec<Effect<F, S::Call>>) {
+        let root = Root(self.wiring.number());
+        self.trees.insert(root, id);
+        let mut value = 0;
+        for (stream, message) in sends {
+            value ^= self.wiring.send(stream, None, &[root], message, effects)[0];
+        }
+        effects.push(Effect::Acker(AckerEvent::Start { root, spout: self.wiring.id, value }));
+    }
+}
