@@ -1,0 +1,115 @@
+//! One standalone ZooKeeper server.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::guard::{Guard, Service};
+use super::place::{has_jar, java};
+use super::{Error, Place, base_folder, tied};
+
+/// How long a four-letter word may take.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
+/// The Debian package puts its jar here; the manifest names the others.
+const DEBIAN_JAR: &str = "/usr/share/java/zookeeper.jar";
+
+/// A ZooKeeper server of our own. [`Guard::wipe`] is what an operator does who deletes its data folder.
+pub type ZooKeeper = Guard<Standalone>;
+
+/// Asks `address` whether it serves: `ruok` is answered with `imok`.
+pub fn is_ok(address: &str) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
+        stream.write_all(b"ruok")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer == "imok")
+}
+
+/// Where ZooKeeper's jars and Java are.
+#[derive(Debug)]
+pub struct Standalone {
+    java: PathBuf,
+    class_path: OsString,
+}
+
+impl Service for Standalone {
+    const NAME: &'static str = "zookeeper";
+    const STOP: Signal = Signal::SIGTERM;
+    const END: Signal = Signal::SIGKILL;
+
+    fn find() -> Result<Self, Error> {
+        let missing = |missing: String| Error::NotInstalled {
+            service: Self::NAME,
+            missing,
+            advice: "apt-get install libzookeeper-java default-jre-headless, or run tests/run, which fetches the jars with Maven, or name a folder with ZooKeeper's libs in TINE_TEST_ZOOKEEPER_LIBS",
+        };
+        let class_path = class_path()
+            .ok_or_else(|| missing(format!("no {DEBIAN_JAR} and no zookeeper-*.jar in {}", fetched().display())))?;
+        let java = java().ok_or_else(|| missing("no java in JAVA_HOME or PATH".to_owned()))?;
+        Ok(Self { java, class_path })
+    }
+
+    fn prepare(&self, place: &Place) -> Result<(), Error> {
+        let failed = |e| Error::io(Self::NAME, format!("write into {}", place.folder.display()), e);
+        fs::create_dir_all(place.data()).map_err(failed)?;
+        fs::write(config_file(place), configuration(place)).map_err(failed)
+    }
+
+    fn command(&self, place: &Place) -> Command {
+        let mut command = tied(&self.java, "KILL");
+        // Container nodes are looked at every minute by default; this one is not a zoo.cfg setting.
+        command.args(["-Xmx256m", "-XX:+UseSerialGC", "-Dznode.container.checkIntervalMs=1000", "-cp"]);
+        command.arg(&self.class_path).arg("org.apache.zookeeper.server.quorum.QuorumPeerMain");
+        command.arg(config_file(place)).current_dir(&place.folder);
+        command
+    }
+
+    fn ready(&self, place: &Place, _pid: u32) -> bool {
+        is_ok(&place.address())
+    }
+}
+
+fn fetched() -> PathBuf {
+    std::env::var_os("TINE_TEST_ZOOKEEPER_LIBS").map_or_else(|| base_folder().join("zookeeper-libs"), PathBuf::from)
+}
+
+fn class_path() -> Option<OsString> {
+    if has_jar(&fetched(), "zookeeper-") {
+        return Some(fetched().join("*").into_os_string());
+    }
+    Path::new(DEBIAN_JAR).is_file().then(|| OsString::from(DEBIAN_JAR))
+}
+
+fn config_file(place: &Place) -> PathBuf {
+    place.folder.join("zoo.cfg")
+}
+
+fn configuration(place: &Place) -> String {
+    let mut lines = vec![
+        format!("dataDir={}", place.data().display()),
+        format!("clientPort={}", place.port),
+        "clientPortAddress=127.0.0.1".to_owned(),
+    ];
+    // A short tick lets a test ask for sessions of less than a second; the client asks, the server bounds.
+    let fixed = [
+        "tickTime=500",
+        "minSessionTimeout=500",
+        "maxSessionTimeout=60000",
+        "maxClientCnxns=0",
+        "admin.enableServer=false",
+        "4lw.commands.whitelist=*",
+    ];
+    lines.extend(fixed.map(str::to_owned));
+    lines.extend(place.settings.iter().map(|(name, value)| format!("{name}={value}")));
+    lines.join("\n") + "\n"
+}
