@@ -29,6 +29,7 @@ mod window;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    fs::File,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -79,7 +80,7 @@ impl Files {
     }
 
     fn source(self) -> FilesSource {
-        FilesSource { files: self, unended: Arc::default() }
+        FilesSource { files: self, unended: Unended::default() }
     }
 }
 
@@ -95,7 +96,9 @@ impl FilesSource {
         let mut known = BTreeSet::new();
         for path in &self.files.paths {
             let name = path.to_str().ok_or_else(|| {
-                Failure::fatal(format!("the path {path:?} is not UTF-8, so it cannot name a partition: rename the file"))
+                Failure::fatal(format!(
+                    "the path {path:?} is not UTF-8, so it cannot name a partition: rename the file"
+                ))
             })?;
             if !known.insert(name) {
                 return Err(Failure::fatal(format!("the file {name} is given twice: its lines would count twice")));
@@ -145,6 +148,13 @@ impl Unended {
             None => ends.remove(name),
         };
     }
+}
+
+/// Whether something else than a newline stands at `end`, where the file once ended inside a line.
+fn grown_inside(name: &str, file: &File, end: u64) -> Result<bool, Failure> {
+    let mut next = [0];
+    let got = identity::read_at(file, &mut next, end).map_err(|error| identity::failure(name, "reading", &error))?;
+    Ok(got == 1 && next != *b"\n")
 }
 
 fn grew_inside(name: &str, end: u64) -> Failure {

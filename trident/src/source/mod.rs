@@ -5,6 +5,8 @@
 //! of the reader's own buffers: nothing is copied or allocated per record. Both sides may block: they have threads of
 //! their own. A connector implements these three traits and nothing else.
 
+pub mod files;
+
 use serde::{Deserialize, Serialize};
 use tine_core::failure::Failure;
 

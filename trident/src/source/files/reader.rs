@@ -34,6 +34,7 @@ impl Reader for FileReader {
         if range.from < range.to {
             self.lines(range, sink)?;
             check(range)?;
+            self.check_unended(range)?;
         }
         Ok(())
     }
@@ -108,10 +109,17 @@ impl FileReader {
         if end < range.to {
             return Err(identity::truncated(name, end, range.to));
         }
-        if let Some(counted) = self.unended.get(name).filter(|&counted| start < counted && counted < end) {
-            return Err(grew_inside(name, counted));
-        }
         sink.records(&[line(start, self.window.bytes(start..end))])
+    }
+
+    /// A last line that was planned without a newline has not grown since.
+    fn check_unended(&self, range: &PartitionRange) -> Result<(), Failure> {
+        let (Some(end), Some(open)) = (self.unended.get(&range.partition), &self.open) else { return Ok(()) };
+        let concerns = range.from < end && end <= range.to;
+        match concerns && super::grown_inside(&open.name, &open.file, end)? {
+            true => Err(grew_inside(&open.name, end)),
+            false => Ok(()),
+        }
     }
 
     fn fill(&mut self, range: &PartitionRange, keep: u64, sink: &mut dyn Sink) -> Result<usize, Failure> {

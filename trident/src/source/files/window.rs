@@ -61,8 +61,9 @@ impl Window {
             }
             self.buffer.resize(self.filled.saturating_mul(2).min(self.max_bytes), 0);
         }
+        let end = self.end();
         let got = loop {
-            match identity::read_at(file, &mut self.buffer[self.filled..], self.end()) {
+            match identity::read_at(file, &mut self.buffer[self.filled..], end) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 answer => break answer?,
             }

@@ -1,0 +1,289 @@
+//! Cutting, growth, truncation and replacement of files, held against a plain `split`.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tine_core::failure::{Failure, FailureKind};
+
+use super::{Files, FilesSource, files};
+use crate::source::{
+    Bounds,
+    Horizon::{self, Endless, Now},
+    PartitionBounds, PartitionRange, Reader, Record, Sink, Source, SourceIndex,
+};
+
+/// Collects lines with their positions; stops by itself when told to.
+#[derive(Default)]
+struct Lines {
+    lines: Vec<(u64, Vec<u8>)>,
+    largest_chunk: usize,
+    cancelled: bool,
+}
+
+impl Sink for Lines {
+    fn records(&mut self, chunk: &[Record<'_>]) -> Result<(), Failure> {
+        self.largest_chunk = self.largest_chunk.max(chunk.len());
+        self.lines.extend(chunk.iter().map(|record| (record.position, record.value.unwrap().to_vec())));
+        Ok(())
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancelled
+    }
+}
+
+struct Scene {
+    _folder: TempDir,
+    path: PathBuf,
+    source: FilesSource,
+}
+
+impl Scene {
+    fn new(content: &[u8]) -> Scene {
+        Scene::with(content, |files| files)
+    }
+
+    fn with(content: &[u8], tune: impl FnOnce(Files) -> Files) -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines");
+        fs::write(&path, content).unwrap();
+        let source = tune(files([&path])).source();
+        Scene { _folder: folder, path, source }
+    }
+
+    fn name(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+
+    fn append(&self, bytes: &[u8]) {
+        OpenOptions::new().append(true).open(&self.path).unwrap().write_all(bytes).unwrap();
+    }
+
+    fn bounds(&self) -> Box<dyn Bounds> {
+        self.source.bounds().unwrap()
+    }
+
+    fn reader(&self) -> Box<dyn Reader> {
+        self.source.reader().unwrap()
+    }
+
+    fn range(&self, from: u64, to: u64) -> PartitionRange {
+        let incarnation = only(self.bounds().poll(Endless, false)).unwrap().incarnation;
+        PartitionRange { source: SourceIndex(0), partition: self.name().to_owned(), incarnation, from, to }
+    }
+}
+
+fn only(polled: Result<Vec<PartitionBounds>, Failure>) -> Result<PartitionBounds, Failure> {
+    let mut all = polled?;
+    assert_eq!(all.len(), 1);
+    Ok(all.remove(0))
+}
+
+fn end(bounds: &mut dyn Bounds, horizon: Horizon) -> u64 {
+    only(bounds.poll(horizon, false)).unwrap().end
+}
+
+fn read(reader: &mut dyn Reader, range: &PartitionRange) -> Result<Vec<(u64, String)>, Failure> {
+    let mut lines = Lines::default();
+    reader.read(range, &mut lines)?;
+    Ok(lines.lines.into_iter().map(|(at, line)| (at, String::from_utf8_lossy(&line).into_owned())).collect())
+}
+
+fn assert_fatal<T: std::fmt::Debug>(result: Result<T, Failure>, says: &[&str]) {
+    let failure = result.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Fatal, "{failure}");
+    for words in says {
+        assert!(failure.message.contains(words), "{failure} does not say {words:?}");
+    }
+}
+
+/// What a person would call the lines of `content`: no newline at the end makes no empty line.
+fn expected(content: &[u8]) -> Vec<(u64, Vec<u8>)> {
+    let mut at = 0;
+    let lines = content.split_inclusive(|&byte| byte == b'\n').map(|line| {
+        let position = at;
+        at += line.len() as u64;
+        (position, line.strip_suffix(b"\n").unwrap_or(line).to_vec())
+    });
+    lines.collect()
+}
+
+fn content() -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop_oneof![3 => Just(b'\n'), 1 => Just(b'\r'), 8 => any::<u8>()];
+    let long = (0usize..700_000).prop_map(|len| [vec![b'x'; len], vec![b'\n']].concat());
+    prop_oneof![
+        8 => prop::collection::vec(byte, 0..200),
+        1 => prop::collection::vec(long, 0..3).prop_map(|lines| lines.concat()),
+        1 => (0usize..3, 900usize..3000).prop_map(|(len, lines)| [vec![b'y'; len], vec![b'\n']].concat().repeat(lines)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_cutting_yields_each_line_once(content in content(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12)) {
+        let scene = Scene::new(&content);
+        let end = end(&mut *scene.bounds(), Now);
+        prop_assert_eq!(end, content.len() as u64);
+        let mut cuts: Vec<u64> = cuts.iter().map(|cut| cut.index(content.len() + 1) as u64).chain([0, end]).collect();
+        cuts.sort_unstable();
+        let whole = scene.range(0, end);
+        let ranges: Vec<_> = cuts.windows(2).map(|ends| PartitionRange { from: ends[0], to: ends[1], ..whole.clone() }).collect();
+
+        let (mut in_order, mut reader) = (Lines::default(), scene.reader());
+        for range in &ranges {
+            let before = in_order.lines.len();
+            reader.read(range, &mut in_order).unwrap();
+            for (position, _) in &in_order.lines[before..] {
+                prop_assert!((range.from..range.to).contains(position));
+            }
+        }
+        prop_assert!(in_order.largest_chunk <= 512);
+        prop_assert_eq!(&in_order.lines, &expected(&content));
+
+        let mut replayed = Vec::new();
+        for range in ranges.iter().rev() {
+            let mut lines = Lines::default();
+            reader.read(range, &mut lines).unwrap();
+            replayed.splice(0..0, lines.lines);
+        }
+        prop_assert_eq!(&replayed, &in_order.lines);
+    }
+
+    #[test]
+    fn the_endless_end_is_after_the_last_newline(chunks in prop::collection::vec(content(), 1..5)) {
+        let (scene, mut whole) = (Scene::new(b""), Vec::new());
+        let mut bounds = scene.bounds();
+        for chunk in chunks {
+            scene.append(&chunk);
+            whole.extend_from_slice(&chunk);
+            let last = whole.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at as u64 + 1);
+            prop_assert_eq!(end(&mut *bounds, Endless), last);
+            prop_assert_eq!(end(&mut *scene.bounds(), Endless), last);
+        }
+    }
+}
+
+#[test]
+fn a_last_line_without_newline_counts_now_and_waits_when_endless() {
+    let scene = Scene::new(b"one\ntwo");
+    assert_eq!(end(&mut *scene.bounds(), Endless), 4);
+    assert_eq!(end(&mut *scene.bounds(), Now), 7);
+    let lines = read(&mut *scene.reader(), &scene.range(0, 7)).unwrap();
+    assert_eq!(lines, [(0, "one".to_owned()), (4, "two".to_owned())]);
+}
+
+#[test]
+fn a_carriage_return_stays_and_an_empty_line_is_a_record() {
+    let scene = Scene::new(b"one\r\n\nthree\n");
+    let lines = read(&mut *scene.reader(), &scene.range(0, 12)).unwrap();
+    assert_eq!(lines, [(0, "one\r".to_owned()), (5, String::new()), (6, "three".to_owned())]);
+}
+
+#[test]
+fn a_newline_after_a_counted_line_only_ends_it() {
+    let scene = Scene::new(b"one");
+    let mut bounds = scene.bounds();
+    let mut reader = scene.reader();
+    assert_eq!(end(&mut *bounds, Now), 3);
+    assert_eq!(read(&mut *reader, &scene.range(0, 3)).unwrap().len(), 1);
+    scene.append(b"\ntwo\n");
+    assert_eq!(end(&mut *bounds, Now), 8);
+    assert_eq!(read(&mut *reader, &scene.range(3, 8)).unwrap(), [(4, "two".to_owned())]);
+    assert_eq!(read(&mut *reader, &scene.range(0, 3)).unwrap(), [(0, "one".to_owned())]);
+}
+
+#[test]
+fn growth_inside_a_counted_line_is_refused_by_both_sides() {
+    let scene = Scene::new(b"one\ntw");
+    let (mut bounds, mut reader) = (scene.bounds(), scene.reader());
+    let range = scene.range(0, 6);
+    assert_eq!(end(&mut *bounds, Now), 6);
+    scene.append(b"o\n");
+    assert_fatal(
+        read(&mut *reader, &range),
+        &[scene.name(), "grew inside a line that was already counted", "offset 6"],
+    );
+    assert_fatal(bounds.poll(Now, false), &[scene.name(), "grew inside a line that was already counted"]);
+    assert_fatal(bounds.poll(Endless, false), &["grew inside"]);
+}
+
+#[test]
+fn a_counted_line_is_still_counted_when_the_horizon_becomes_endless() {
+    let scene = Scene::new(b"one\ntwo");
+    let mut bounds = scene.bounds();
+    assert_eq!(end(&mut *bounds, Now), 7);
+    assert_eq!(end(&mut *bounds, Endless), 7);
+    scene.append(b"\nthr");
+    assert_eq!(end(&mut *bounds, Endless), 8);
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let scene = Scene::new(b"one\ntwo\n");
+    let (mut bounds, mut reader) = (scene.bounds(), scene.reader());
+    let range = scene.range(0, 8);
+    end(&mut *bounds, Endless);
+    OpenOptions::new().write(true).open(&scene.path).unwrap().set_len(4).unwrap();
+    assert_fatal(bounds.poll(Endless, false), &[scene.name(), "truncated", "4 bytes"]);
+    assert_fatal(read(&mut *reader, &range), &[scene.name(), "truncated"]);
+}
+
+#[test]
+fn a_replaced_file_is_refused_also_under_an_open_reader() {
+    let scene = Scene::new(b"one\ntwo\n");
+    let (mut bounds, mut reader) = (scene.bounds(), scene.reader());
+    let range = scene.range(0, 8);
+    end(&mut *bounds, Endless);
+    read(&mut *reader, &range).unwrap();
+    let other = scene.path.with_extension("new");
+    fs::write(&other, "one\ntwo\nmore\n").unwrap();
+    fs::rename(other, &scene.path).unwrap();
+    assert_fatal(bounds.poll(Endless, false), &[scene.name(), "replaced"]);
+    assert_fatal(read(&mut *reader, &range), &[scene.name(), "replaced", &range.incarnation]);
+    assert_fatal(read(&mut *scene.reader(), &range), &["replaced"]);
+}
+
+#[test]
+fn a_file_rewritten_in_place_is_refused() {
+    let scene = Scene::new(b"one\ntwo\n");
+    let mut bounds = scene.bounds();
+    end(&mut *bounds, Endless);
+    fs::write(&scene.path, "one\nTWO\nand more\n").unwrap();
+    assert_fatal(bounds.poll(Endless, false), &[scene.name(), "rewritten in place"]);
+}
+
+#[test]
+fn a_line_beyond_the_limit_is_refused_with_its_offset() {
+    let content = [b"short\n".to_vec(), vec![b'x'; 1001], b"\n".to_vec()].concat();
+    let scene = Scene::with(&content, |files| files.max_line_bytes(1000));
+    assert_fatal(read(&mut *scene.reader(), &scene.range(0, 1008)), &[scene.name(), "offset 6", "1000 bytes"]);
+    let scene = Scene::with(&content, |files| files.max_line_bytes(1001));
+    assert_eq!(read(&mut *scene.reader(), &scene.range(0, 1008)).unwrap().len(), 2);
+}
+
+#[test]
+fn a_cancelled_read_stops() {
+    let scene = Scene::new(b"one\n");
+    let mut lines = Lines { cancelled: true, ..Lines::default() };
+    let failure = scene.reader().read(&scene.range(0, 4), &mut lines).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Superseded);
+}
+
+#[test]
+fn paths_that_are_no_readable_file_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let poll = |paths: &[&Path]| files(paths.iter().copied()).source().bounds().and_then(|mut it| it.poll(Now, true));
+    fs::write(path("a"), "x\n").unwrap();
+    assert_fatal(poll(&[&path("missing")]), &["missing does not exist"]);
+    assert_fatal(poll(&[&path("a"), &path("a")]), &["given twice"]);
+    assert_fatal(poll(&[folder.path()]), &["is a folder"]);
+    assert_fatal(poll(&[]), &["no files"]);
+    fs::hard_link(path("a"), path("b")).unwrap();
+    assert_fatal(poll(&[&path("a"), &path("b")]), &["one and the same file"]);
+}
