@@ -102,7 +102,8 @@ pub struct GroupRow {
     pub shards: Vec<ShardRef>,
 }
 
-/// A shard's row: what is committed in it, and which attempt may commit next.
+/// A shard's row: what is committed in it, and which attempt may commit next. A new one carries txid 0, chain and
+/// manifest zero, and `Attempt::NONE` twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerRow {
     /// Which shard.

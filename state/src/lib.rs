@@ -10,6 +10,8 @@
 //! then the three procedures.
 
 pub mod committer;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod handle;
 pub mod ident;
 pub mod ledger;
