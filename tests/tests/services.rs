@@ -1,4 +1,5 @@
 //! The ground under all other tests: the servers are real, break as told, and keep what they must.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helper functions of tests fail like tests")]
 
 use std::net::TcpStream;
 use std::time::Duration;
