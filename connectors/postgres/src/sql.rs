@@ -1,0 +1,217 @@
+//! The text of every statement, put together once for each session from checked names.
+//!
+//! A text never depends on the number of shards or rows (those are arrays), so the server prepares it once.
+
+use std::sync::Arc;
+
+use tine_state::{ColumnType, GroupSpec, Ident, Merge, TableSpec};
+
+/// A qualified name, quoted.
+pub(crate) fn qualified(schema: &Ident, name: &str) -> String {
+    format!("{schema}.\"{name}\"")
+}
+
+/// The statements of one group in one database.
+#[derive(Debug)]
+pub(crate) struct GroupSql {
+    pub(crate) lock_group: Arc<str>,
+    pub(crate) lock_rows: Arc<str>,
+    pub(crate) lock_some_rows: Arc<str>,
+    pub(crate) write_fence: Arc<str>,
+    pub(crate) write_plan: Arc<str>,
+    pub(crate) trim: Arc<str>,
+    pub(crate) read_group: Arc<str>,
+    pub(crate) read_rows: Arc<str>,
+    pub(crate) read_transactions: Arc<str>,
+    /// Compare-and-set without data.
+    pub(crate) advance: Arc<str>,
+    /// How many ledger rows the current transaction has written.
+    pub(crate) moved: Arc<str>,
+    /// Ends older connections of the group that hold locks on its tables.
+    pub(crate) evict: Arc<str>,
+    pub(crate) tables: Vec<TableSql>,
+}
+
+/// The statements of one state.
+#[derive(Debug)]
+pub(crate) struct TableSql {
+    /// Its name, for messages.
+    pub(crate) name: String,
+    /// The types of its value columns.
+    pub(crate) values: Vec<ColumnType>,
+    /// Compare-and-set and, if all rows matched, the merge.
+    pub(crate) advance: Arc<str>,
+    /// The merge alone.
+    pub(crate) merge: Arc<str>,
+    /// Stored values by key.
+    pub(crate) load: Arc<str>,
+    /// The first row whose sum does not fit, with the stored values; `None` when nothing is added up.
+    pub(crate) overflow: Option<Arc<str>>,
+}
+
+const FENCE: &str = "fence_epoch, fence_nonce, fence_generation";
+const ATTEMPT: &str = "attempt_epoch, attempt_nonce, attempt_generation";
+/// How many parameters the compare-and-set has before those of the data.
+const ADVANCE_PARAMETERS: usize = 12;
+
+impl GroupSql {
+    /// `schema` holds tine's own tables; `default_schema` those user tables that name none.
+    pub(crate) fn new(group: &GroupSpec, schema: &Ident, default_schema: &Ident) -> GroupSql {
+        let (groups, ledger) = (qualified(schema, "tine_groups"), qualified(schema, "tine_ledger"));
+        let transactions = qualified(schema, "tine_transactions");
+        let mine = "topology = $1 and grp = $2";
+        let states = "array(select s ->> 'name' from jsonb_array_elements(states) s) as states, \
+                      array(select (s ->> 'shards')::int4 from jsonb_array_elements(states) s) as shards";
+        let group_row = format!("select lineage, fingerprint, {FENCE}, {states} from {groups} where {mine}");
+        let row = format!("state, shard, {FENCE}, txid, chain, manifest, {ATTEMPT}");
+        let text = |text: String| -> Arc<str> { text.into() };
+        let advance = compare_and_set(&ledger);
+        GroupSql {
+            lock_group: text(format!("{group_row} for update")),
+            lock_rows: text(format!("select {row} from {ledger} where {mine} order by state, shard for update")),
+            lock_some_rows: text(format!(
+                "select {row} from {ledger} where {mine} and (state, shard) in (select * from unnest($3::text[], $4::int4[])) \
+                 order by state, shard for update"
+            )),
+            write_fence: text(format!(
+                "with g as (update {groups} set ({FENCE}) = ($3, $4, $5) where {mine}) \
+                 update {ledger} set ({FENCE}) = ($3::int8, $4::int8, $5::int8) where {mine}"
+            )),
+            write_plan: text(format!(
+                "with above as (delete from {transactions} where {mine} and txid > $3) \
+                 insert into {transactions} as t (topology, grp, txid, previous, chain, manifest, {ATTEMPT}, plan, ranges, written_at) \
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text::jsonb, now()) \
+                 on conflict (topology, grp, txid) do update set previous = excluded.previous, chain = excluded.chain, \
+                 manifest = excluded.manifest, attempt_epoch = excluded.attempt_epoch, attempt_nonce = excluded.attempt_nonce, \
+                 attempt_generation = excluded.attempt_generation, plan = excluded.plan, ranges = excluded.ranges, \
+                 written_at = excluded.written_at"
+            )),
+            trim: text(format!(
+                "delete from {transactions} where {mine} and written_at < now() - interval '1 hour' and txid in \
+                 (select txid from {transactions} where {mine} and txid < $3 order by txid limit $4)"
+            )),
+            read_group: text(group_row.clone()),
+            read_rows: text(format!("select {row} from {ledger} where {mine} order by state, shard")),
+            read_transactions: text(format!(
+                "select txid, previous, chain, manifest, {ATTEMPT}, plan, ranges::text as ranges from {transactions} \
+                 where {mine} and txid >= (select coalesce(min(txid), 0) from {ledger} where {mine}) order by txid"
+            )),
+            advance: text(advance.clone()),
+            moved: text(format!(
+                "select count(*) as moved from {ledger} where {mine} and xmin = pg_current_xact_id()::xid"
+            )),
+            evict: text(format!(
+                "select count(*) filter (where pg_terminate_backend(a.pid)) as ended from pg_stat_activity a \
+                 where a.datname = current_database() and starts_with(a.application_name, $1) and a.pid <> pg_backend_pid() \
+                 and a.xact_start < now() and exists (select 1 from pg_locks l where l.pid = a.pid and l.granted \
+                 and l.relation in ('{groups}'::regclass, '{ledger}'::regclass))"
+            )),
+            tables: group.states.iter().map(|state| TableSql::new(&state.table, default_schema, &advance)).collect(),
+        }
+    }
+}
+
+fn compare_and_set(ledger: &str) -> String {
+    format!(
+        "update {ledger} l set txid = $8, chain = $10, manifest = $11, ({ATTEMPT}) = ($5::int8, $6::int8, $7::int8), changed = null \
+         from unnest($3::text[], $4::int4[]) u(state, shard) \
+         where l.topology = $1 and l.grp = $2 and l.state = u.state and l.shard = u.shard \
+         and l.fence_epoch = $5::int8 and l.fence_nonce = $6::int8 and l.fence_generation = $7::int8 \
+         and l.txid = $8::int8 - 1 and l.chain = $9 and $12::int8 > 0"
+    )
+}
+
+fn array_type(kind: ColumnType) -> &'static str {
+    match kind {
+        ColumnType::Text => "text[]",
+        ColumnType::Bytes => "bytea[]",
+        ColumnType::BigInt => "int8[]",
+    }
+}
+
+fn listed<T: ToString>(items: impl IntoIterator<Item = T>, separator: &str) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(separator)
+}
+
+impl TableSql {
+    fn new(table: &TableSpec, default_schema: &Ident, compare_and_set: &str) -> TableSql {
+        let schema = table.schema.as_ref().unwrap_or(default_schema);
+        let name = qualified(schema, table.name.as_str());
+        let merge = |from: usize, condition: &str| {
+            format!(
+                "insert into {name} as t ({}) select * from unnest({}) u{condition} on conflict ({}) do update set {}",
+                listed(columns(table), ", "),
+                arrays(table, from, true),
+                listed(table.keys.iter().map(|key| &key.name), ", "),
+                listed(assignments(table), ", "),
+            )
+        };
+        let all_moved = format!(" where (select count(*) from moved) = ${ADVANCE_PARAMETERS}");
+        let guarded = merge(ADVANCE_PARAMETERS + 1, &all_moved);
+        TableSql {
+            name: format!("{}.{}", schema.as_str(), table.name.as_str()),
+            values: table.values.iter().map(|value| value.kind).collect(),
+            advance: format!("with moved as ({compare_and_set} returning 1) {guarded}").into(),
+            merge: merge(1, "").into(),
+            load: load(table, &name).into(),
+            overflow: overflow(table, &name).map(Into::into),
+        }
+    }
+}
+
+fn columns(table: &TableSpec) -> impl Iterator<Item = &Ident> {
+    table.keys.iter().map(|key| &key.name).chain(table.values.iter().map(|value| &value.name))
+}
+
+/// The parameters of the key columns, then those of the value columns if wanted.
+fn arrays(table: &TableSpec, from: usize, with_values: bool) -> String {
+    let values = table.values.iter().filter(|_| with_values).map(|value| value.kind);
+    let kinds = table.keys.iter().map(|key| key.kind).chain(values);
+    listed(kinds.enumerate().map(|(index, kind)| format!("${}::{}", from + index, array_type(kind))), ", ")
+}
+
+fn assignments(table: &TableSpec) -> impl Iterator<Item = String> {
+    table.values.iter().map(|value| {
+        let name = &value.name;
+        // Whatever the column's collation: batches are combined by bytes before they come here.
+        let bytewise = if value.kind == ColumnType::Text { " collate \"C\"" } else { "" };
+        let merged = match value.merge {
+            Merge::Add => format!("t.{name} + excluded.{name}"),
+            Merge::Min => format!("least(t.{name}{bytewise}, excluded.{name}{bytewise})"),
+            Merge::Max => format!("greatest(t.{name}{bytewise}, excluded.{name}{bytewise})"),
+            Merge::Replace => format!("excluded.{name}"),
+        };
+        format!("{name} = {merged}")
+    })
+}
+
+fn same_key(table: &TableSpec) -> String {
+    listed(table.keys.iter().enumerate().map(|(index, key)| format!("t.{} = u.k{index}", key.name)), " and ")
+}
+
+fn load(table: &TableSpec, name: &str) -> String {
+    format!(
+        "select u.o, {} from unnest({}) with ordinality u({}, o) join {name} t on {}",
+        listed(table.values.iter().map(|value| format!("t.{}", value.name)), ", "),
+        arrays(table, 1, false),
+        listed((0..table.keys.len()).map(|index| format!("k{index}")), ", "),
+        same_key(table),
+    )
+}
+
+fn overflow(table: &TableSpec, name: &str) -> Option<String> {
+    let added = || table.values.iter().enumerate().filter(|(_, value)| value.merge == Merge::Add);
+    added().next()?;
+    let too_far = |(index, value): (usize, &tine_state::ValueColumn)| {
+        format!("t.{}::numeric + u.v{index} not between -9223372036854775808 and 9223372036854775807", value.name)
+    };
+    Some(format!(
+        "select u.o, {} from unnest({}) with ordinality u({}, {}, o) join {name} t on {} where {} order by u.o limit 1",
+        listed(table.values.iter().map(|value| format!("t.{}", value.name)), ", "),
+        arrays(table, 1, true),
+        listed((0..table.keys.len()).map(|index| format!("k{index}")), ", "),
+        listed((0..table.values.len()).map(|index| format!("v{index}")), ", "),
+        same_key(table),
+        listed(added().map(too_far), " or "),
+    ))
+}
