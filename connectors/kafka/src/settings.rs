@@ -1,0 +1,113 @@
+//! How librdkafka is set, what of it a user may change, and what the settings cost.
+//!
+//! # Figures
+//!
+//! FIGURES
+
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
+use tine_core::failure::Failure;
+
+/// What a user may change with [`Kafka::set`](crate::Kafka::set): throughput and latency, never exactness.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("client.id", "tine"),
+    // Fetching goes on until this many messages wait in a partition's queue ...
+    ("queued.min.messages", "20000"),
+    // ... or this much payload, and every fetch adds at most this for each partition. librdkafka keeps about 300 bytes
+    // more per message, which neither counts.
+    ("queued.max.messages.kbytes", "8192"),
+    ("fetch.message.max.bytes", "524288"),
+    // A full queue is looked at again after this; the default of a second halves the throughput.
+    ("fetch.queue.backoff.ms", "2"),
+    // A fetch at the end of a partition waits this long for records, and a new start of a partition waits for it.
+    ("fetch.wait.max.ms", "20"),
+    ("fetch.error.backoff.ms", "50"),
+    ("reconnect.backoff.ms", "50"),
+    ("reconnect.backoff.max.ms", "1000"),
+    ("socket.keepalive.enable", "true"),
+    ("log.connection.close", "false"),
+];
+
+/// What exactness rests on, with the reason why a user may not change it.
+const FIXED: &[(&str, &str, &str)] = &[
+    ("isolation.level", "read_committed", "only committed records are read"),
+    ("auto.offset.reset", "error", "a lost position is an error and never another position"),
+    ("enable.partition.eof", "true", "the end of a range is proved by it"),
+    ("check.crcs", "true", "a damaged record must not be counted"),
+    ("enable.auto.commit", "false", "positions are kept with the results, not in Kafka"),
+    ("enable.auto.offset.store", "false", "positions are kept with the results, not in Kafka"),
+    ("allow.auto.create.topics", "false", "a mistyped topic must not come into being"),
+];
+
+/// What must not be set at all, with the reason.
+const REFUSED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "name the brokers in Kafka::connect"),
+    ("metadata.broker.list", "name the brokers in Kafka::connect"),
+    ("group.id", "no consumer group takes part"),
+    ("group.instance.id", "no consumer group takes part"),
+    ("group.protocol", "no consumer group takes part"),
+    ("partition.assignment.strategy", "no consumer group takes part"),
+    ("auto.commit.enable", "positions are kept with the results, not in Kafka"),
+    ("auto.commit.interval.ms", "positions are kept with the results, not in Kafka"),
+    ("offset.store.method", "positions are kept with the results, not in Kafka"),
+    ("offset.store.path", "positions are kept with the results, not in Kafka"),
+    ("api.version.request", "old protocol versions know no committed records"),
+    ("api.version.fallback.ms", "old protocol versions know no committed records"),
+    ("broker.version.fallback", "old protocol versions know no committed records"),
+    ("topic.blacklist", "a hidden topic would never be read"),
+    ("statistics.interval.ms", "nobody reads the statistics"),
+    ("log.queue", "the log goes to tracing"),
+];
+
+/// Why `key` may not be set by a user, if so.
+pub(crate) fn refused(key: &str) -> Option<&'static str> {
+    let key = key.trim();
+    let fixed = FIXED.iter().find(|(name, ..)| *name == key).map(|(_, _, why)| *why);
+    fixed.or_else(|| REFUSED.iter().find(|(name, _)| *name == key).map(|(_, why)| *why))
+}
+
+/// Whether a value under this key is one to keep to oneself.
+pub(crate) fn is_secret(key: &str) -> bool {
+    ["password", "secret", "jaas", "pem", "token", "sasl.oauthbearer", "ssl.key"].iter().any(|part| key.contains(part))
+}
+
+/// The settings of a client: ours, the user's, and those that nobody changes.
+pub(crate) fn client(brokers: &str, user: &[(String, String)]) -> Result<ClientConfig, Failure> {
+    if brokers.split(',').all(|broker| broker.trim().is_empty()) {
+        return Err(Failure::fatal("kafka has no broker address: name at least one as host:port in Kafka::connect"));
+    }
+    let mut config = ClientConfig::new();
+    config.set_log_level(RDKafkaLogLevel::Info).set("bootstrap.servers", brokers);
+    for (key, value) in DEFAULTS {
+        config.set(*key, *value);
+    }
+    for (key, value) in user {
+        if let Some(why) = refused(key) {
+            return Err(Failure::fatal(format!("kafka setting {key} cannot be changed: {why}; leave it out")));
+        }
+        config.set(key, value);
+    }
+    for (key, value, _) in FIXED {
+        config.set(*key, *value);
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_would_break_exactness_are_refused_by_name() {
+        for key in ["enable.auto.commit", "isolation.level", "auto.offset.reset", "group.id", "enable.partition.eof"] {
+            let failure = client("b:1", &[(key.into(), "x".into())]).expect_err("refused");
+            assert!(failure.message.contains(key), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_user_changes_the_rest() {
+        let config = client("b:1", &[("fetch.wait.max.ms".into(), "7".into())]).expect("allowed");
+        assert_eq!(config.get("fetch.wait.max.ms"), Some("7"));
+        assert_eq!(config.get("isolation.level"), Some("read_committed"));
+    }
+}

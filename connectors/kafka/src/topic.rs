@@ -1,0 +1,136 @@
+//! Topics as a source: what to read, from where at the first start, and as which row type.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use tine_core::failure::Failure;
+use tine_trident::{
+    input::{Bytes, Input, Records, Row, Text},
+    source::{Bounds, Reader, Source},
+};
+
+use crate::{ask::Asker, bounds::TopicBounds, client::Client, connect::Kafka, reader::TopicReader, settings};
+
+/// Where a topology that has never run begins to read. Partitions that are added later begin at their first record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// At the first record that retention has left. The default.
+    #[default]
+    Earliest,
+    /// After the last committed record.
+    Latest,
+    /// At the first record whose timestamp is at or after this one (milliseconds since 1970), or after the last
+    /// committed record when there is none.
+    Timestamp(i64),
+}
+
+/// One topic or several as a source; `text`, `bytes` or `records` finish it.
+///
+/// ```no_run
+/// use tine_kafka::{Kafka, Start};
+///
+/// let kafka = Kafka::connect("kafka:9092");
+/// let today = kafka.topic("clicks").start(Start::Timestamp(1_790_000_000_000)).with_headers().records();
+/// ```
+#[derive(Clone, Debug)]
+pub struct KafkaTopic {
+    kafka: Kafka,
+    topics: Vec<String>,
+    start: Start,
+    headers: bool,
+}
+
+impl KafkaTopic {
+    pub(crate) fn new(kafka: Kafka, topics: Vec<String>) -> KafkaTopic {
+        KafkaTopic { kafka, topics, start: Start::default(), headers: false }
+    }
+
+    /// Where a topology that has never run begins (default: [`Start::Earliest`]). Later starts go on where the results
+    /// stand, whatever is said here.
+    #[must_use]
+    pub fn start(mut self, start: Start) -> KafkaTopic {
+        self.start = start;
+        self
+    }
+
+    /// Gives rows their headers. Without this they are left unparsed, and `Record::headers` is empty.
+    ///
+    /// Header names that are not UTF-8, against Kafka's protocol, end the read as poison that names the record.
+    #[must_use]
+    pub fn with_headers(mut self) -> KafkaTopic {
+        self.headers = true;
+        self
+    }
+
+    /// Rows are the records' values as UTF-8 text; `on_invalid` and `on_null` of the input say what becomes of others.
+    pub fn text(self) -> Input<Text> {
+        self.input()
+    }
+
+    /// Rows are the records' values as bytes; `on_null` of the input says what becomes of tombstones.
+    pub fn bytes(self) -> Input<Bytes> {
+        self.input()
+    }
+
+    /// Rows are whole records: partition, offset, timestamp, key, value and, [when asked for](Self::with_headers),
+    /// headers. Tombstones are rows without a value.
+    pub fn records(self) -> Input<Records> {
+        self.input()
+    }
+
+    fn input<T: Row>(self) -> Input<T> {
+        Input::transactional(Arc::new(TopicSource { topic: self, asking: Mutex::new(Weak::new()) }))
+    }
+}
+
+/// The source behind an input.
+struct TopicSource {
+    topic: KafkaTopic,
+    /// The client for questions, shared by all that live at a time: questions on a fetching client's connection would
+    /// stand in line behind its fetches.
+    asking: Mutex<Weak<Client>>,
+}
+
+impl TopicSource {
+    fn checked(&self) -> Result<rdkafka::ClientConfig, Failure> {
+        let config = settings::client(&self.topic.kafka.brokers, &self.topic.kafka.settings)?;
+        let mut seen = BTreeSet::new();
+        match self.topic.topics.iter().find(|name| name.is_empty() || name.contains(['/', '\0']) || !seen.insert(*name)) {
+            _ if self.topic.topics.is_empty() => Err(Failure::fatal("kafka source without a topic: name at least one")),
+            Some(name) => Err(Failure::fatal(format!("kafka topic name {name:?} is impossible or comes twice"))),
+            None => Ok(config),
+        }
+    }
+
+    fn asker(&self, config: &rdkafka::ClientConfig) -> Result<Asker, Failure> {
+        let mut shared = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = match shared.upgrade() {
+            Some(client) => client,
+            None => Arc::new(Client::new(config)?),
+        };
+        *shared = Arc::downgrade(&client);
+        Ok(Asker::new(client))
+    }
+}
+
+impl Source for TopicSource {
+    fn describe(&self) -> String {
+        match self.topic.topics.as_slice() {
+            [topic] => format!("kafka topic {topic}"),
+            topics => format!("kafka topics {}", topics.join(", ")),
+        }
+    }
+
+    fn bounds(&self) -> Result<Box<dyn Bounds>, Failure> {
+        let asker = self.asker(&self.checked()?)?;
+        Ok(Box::new(TopicBounds::open(asker, self.topic.topics.clone(), self.topic.start)?))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, Failure> {
+        let config = self.checked()?;
+        let asker = self.asker(&config)?;
+        Ok(Box::new(TopicReader::new(config, asker, self.topic.headers)))
+    }
+}
