@@ -83,7 +83,7 @@ struct Tree<N> {
     spout: Option<TaskId>,
     failure: Option<Failure>,
     notes: Vec<N>,
-    /// The tick at which it began.
+    /// The tick of its last report.
     since: u64,
 }
 

@@ -1,0 +1,177 @@
+//! Decides how much of the sources' backlog the next transaction takes.
+//!
+//! An idle stream is cut at once, so a record is committed within milliseconds; under load batches grow until they take
+//! the time they may take, and further while the database is the bottleneck: fewer rows per record reach it then.
+//! Amounts are in the sources' own units (offsets, bytes); only their rate per millisecond matters.
+
+use tine_core::failure::Failure;
+
+use crate::{
+    plan::Positions,
+    source::{PartitionBounds, PartitionRange, SourceIndex},
+};
+
+/// Learns how large batches should be.
+#[derive(Debug)]
+pub(super) struct Cut {
+    batch_ms: u64,
+    batch_max_ms: u64,
+    /// How long the next batch should take.
+    target_ms: f64,
+    /// Units per millisecond, smoothed; 0 before the first measurement.
+    rate: f64,
+}
+
+/// Before anything was measured: some milliseconds' worth of any source.
+const FIRST_UNITS: u64 = 64 << 10;
+
+/// More distinct rows than this are not wanted in one batch: they are held in memory until committed.
+const ROWS_MAX: u64 = 250_000;
+
+impl Cut {
+    pub(super) fn new(batch_ms: u64, batch_max_ms: u64) -> Cut {
+        Cut { batch_ms, batch_max_ms: batch_max_ms.max(batch_ms), target_ms: batch_ms as f64, rate: 0.0 }
+    }
+
+    /// How many units the next transaction may take.
+    pub(super) fn units(&self) -> u64 {
+        if self.rate == 0.0 { FIRST_UNITS } else { ((self.rate * self.target_ms) as u64).max(1024) }
+    }
+
+    /// A batch was processed: its units, the milliseconds it took, and the distinct rows that came of it.
+    pub(super) fn processed(&mut self, units: u64, took_ms: u64, rows: u64) {
+        let mut rate = units as f64 / took_ms.max(1) as f64;
+        // A small batch says little about the speed of large ones: grow by steps.
+        rate = rate.min(if self.rate == 0.0 { FIRST_UNITS as f64 * 4.0 / self.target_ms } else { self.rate * 4.0 });
+        self.rate = if self.rate == 0.0 || rate > self.rate { rate } else { 0.7 * self.rate + 0.3 * rate };
+        if rows > ROWS_MAX {
+            self.rate *= ROWS_MAX as f64 / rows as f64;
+        }
+    }
+
+    /// A transaction was committed; whether a later one was waiting for it, processed.
+    pub(super) fn committed(&mut self, one_waited: bool) {
+        let factor = if one_waited { 1.5 } else { 0.9 };
+        self.target_ms = (self.target_ms * factor).clamp(self.batch_ms as f64, self.batch_max_ms as f64);
+    }
+}
+
+/// What the sources hold beyond `positions`: the ranges of the next plan, at most about `units` of them, for every
+/// partition ever seen, and how much is left. Judges every partition against what was planned of it before.
+pub(super) fn next_ranges(
+    bounds: &[Vec<PartitionBounds>],
+    positions: &Positions,
+    units: u64,
+) -> Result<(Vec<PartitionRange>, u64), Failure> {
+    let ranges = all_new(bounds, positions)?;
+    let backlog: u64 = ranges.iter().map(|range| range.to - range.from).sum();
+    if backlog <= units {
+        return Ok((ranges, 0));
+    }
+    let share = |range: PartitionRange| {
+        let whole = range.to - range.from;
+        let part = u128::from(whole) * u128::from(units) / u128::from(backlog);
+        let part = u64::try_from(part).unwrap_or(whole).max(u64::from(whole > 0));
+        PartitionRange { to: range.from + part.min(whole), ..range }
+    };
+    let cut: Vec<PartitionRange> = ranges.into_iter().map(share).collect();
+    let taken: u64 = cut.iter().map(|range| range.to - range.from).sum();
+    Ok((cut, backlog - taken))
+}
+
+fn all_new(bounds: &[Vec<PartitionBounds>], positions: &Positions) -> Result<Vec<PartitionRange>, Failure> {
+    let mut ranges = Vec::new();
+    for (index, partitions) in bounds.iter().enumerate() {
+        let source = SourceIndex(u16::try_from(index).map_err(|_| Failure::fatal("more than 65,535 sources"))?);
+        for partition in partitions {
+            ranges.push(range_of(source, partition, positions)?);
+        }
+    }
+    for (source, name) in positions.keys() {
+        if !ranges.iter().any(|range| range.source == *source && range.partition == *name) {
+            return Err(Failure::fatal(format!(
+                "partition {name} was read before and is gone: bring it back, or start a topology of another name"
+            )));
+        }
+    }
+    ranges.sort_by(|a, b| (a.source, &a.partition).cmp(&(b.source, &b.partition)));
+    Ok(ranges)
+}
+
+fn range_of(source: SourceIndex, bounds: &PartitionBounds, positions: &Positions) -> Result<PartitionRange, Failure> {
+    use tine_core::mutant::{Mutant, on};
+    let name = &bounds.partition;
+    let from = match positions.get(&(source, name.clone())) {
+        None => bounds.start,
+        Some((_, incarnation)) if *incarnation != bounds.incarnation && !on(Mutant::RecreatedTopicReadOn) => {
+            return Err(Failure::fatal(format!(
+                "{name} is not what it was: it has been deleted and made again (it was {incarnation}, now it is {}); its positions mean nothing any more; start a topology of another name, into another table",
+                bounds.incarnation
+            )));
+        }
+        Some((position, _)) => *position,
+    };
+    if from < bounds.low {
+        return Err(Failure::fatal(format!(
+            "data lost: {name} was to be read from position {from} and begins at {} now: retention deleted {from}..{}",
+            bounds.low, bounds.low
+        )));
+    }
+    if bounds.end < from {
+        return Err(Failure::fatal(format!(
+            "{name} was read up to position {from} and ends at {} now: it was truncated or replaced",
+            bounds.end
+        )));
+    }
+    Ok(PartitionRange {
+        source,
+        partition: name.clone(),
+        incarnation: bounds.incarnation.clone(),
+        from,
+        to: bounds.end,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds(name: &str, low: u64, end: u64) -> PartitionBounds {
+        let incarnation = "one".to_string();
+        PartitionBounds { partition: name.to_string(), incarnation, low, end, start: low }
+    }
+
+    fn at(name: &str, position: u64) -> Positions {
+        Positions::from([((SourceIndex(0), name.to_string()), (position, "one".to_string()))])
+    }
+
+    fn message(found: Result<(Vec<PartitionRange>, u64), Failure>) -> String {
+        found.expect_err("refused").message
+    }
+
+    #[test]
+    fn a_backlog_is_shared_out_and_never_exceeds_what_is_there() {
+        let all = vec![vec![bounds("a", 0, 900), bounds("b", 0, 100), bounds("c", 5, 5)]];
+        let (ranges, left) = next_ranges(&all, &Positions::new(), 100).unwrap();
+        let spans: Vec<u64> = ranges.iter().map(|range| range.to - range.from).collect();
+        assert_eq!((spans, left), (vec![90, 10, 0], 900));
+    }
+
+    #[test]
+    fn k4_what_retention_deleted_is_named() {
+        let lost = message(next_ranges(&[vec![bounds("a", 7, 9)]], &at("a", 3), 10));
+        assert!(lost.contains("deleted 3..7"), "{lost}");
+    }
+
+    #[test]
+    fn k5_a_partition_of_another_incarnation_is_refused_even_when_it_has_grown_past_the_position() {
+        let other = PartitionBounds { incarnation: "two".to_string(), ..bounds("a", 0, 900) };
+        assert!(message(next_ranges(&[vec![other]], &at("a", 3), 10)).contains("made again"));
+    }
+
+    #[test]
+    fn truncated_and_vanished_partitions_are_refused() {
+        assert!(message(next_ranges(&[vec![bounds("a", 0, 2)]], &at("a", 3), 10)).contains("truncated"));
+        assert!(message(next_ranges(&[vec![]], &at("a", 3), 10)).contains("gone"));
+    }
+}

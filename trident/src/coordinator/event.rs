@@ -1,0 +1,174 @@
+//! What the coordinator asks of the outside world, and what it is told.
+
+use std::sync::Arc;
+
+use tine_core::{
+    coordination::{Claim, GroupRecord},
+    failure::Failure,
+    id::{Attempt, Nonce, TxId},
+};
+use tine_state::{Location, PrepareOutcome, RaiseOutcome, ShardRef, TransactionRow};
+
+use crate::{
+    message::ReadCounts,
+    source::{Horizon, PartitionBounds},
+};
+
+/// What never changes while a topology runs.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Every shard of every state, in (state, shard) order.
+    pub shards: Arc<[ShardRef]>,
+    /// How many committers share them.
+    pub committers: usize,
+    /// How commits become whole.
+    pub mode: CommitMode,
+    /// Whether the run ends at what the sources hold at its start.
+    pub horizon: Horizon,
+    /// How many transactions are under way at once.
+    pub in_flight_max: usize,
+    /// How long a batch may take to process, in milliseconds: the coordinator cuts plans so that it takes about this
+    /// long when there is a backlog and the database keeps up.
+    pub batch_ms: u64,
+    /// The same when the database is the bottleneck: larger batches have fewer rows per record.
+    pub batch_max_ms: u64,
+    /// How long to wait before asking an idle source again, in milliseconds.
+    pub poll_ms: u64,
+    /// How often in a row a poisoned batch is tried again before the group halts.
+    pub poison_retries: u32,
+}
+
+/// How commits become whole. Fixed per topology run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitMode {
+    /// One committer, one SQL transaction for all shards and the plan: nothing is prepared beforehand.
+    Whole,
+    /// Plans are written to coordination and prepared in the database before the first commit.
+    Prepared,
+}
+
+/// What the coordinator asks for. The driver performs calls to one service (coordination, the leader's database
+/// session, the sources) in the order in which they were made.
+#[derive(Debug)]
+pub enum Call {
+    /// Become the leader; whatever leadership was held before is given back first.
+    Campaign,
+    /// Write the claim to coordination.
+    Claim(Claim),
+    /// Write a plan to coordination.
+    WritePlan {
+        /// Which.
+        txid: TxId,
+        /// The attempt that writes it, for the reply.
+        attempt: Attempt,
+        /// Its durable form.
+        plan: Arc<[u8]>,
+    },
+    /// Delete plans from coordination: this one and all above.
+    ForgetFrom(TxId),
+    /// Note in coordination that everything up to here is complete.
+    Complete(TxId),
+    /// Raise the fence.
+    Raise(Attempt),
+    /// Prepare a transaction in the database.
+    Prepare {
+        /// Its row.
+        row: Arc<TransactionRow>,
+        /// What the connection must be able to see.
+        location: Location,
+    },
+    /// Ask all sources for their bounds.
+    Bounds {
+        /// Whether no plan exists yet.
+        first: bool,
+    },
+    /// Say `Woke` after this many milliseconds. Several may be under way.
+    Wake {
+        /// After how long.
+        after_ms: u64,
+    },
+    /// Tell whoever watches: a transaction is complete.
+    Progress(Progress),
+    /// Tell a person; the run goes on.
+    Warn(String),
+    /// The run is over.
+    Finish(Result<(), Failure>),
+}
+
+/// What is known when a transaction is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The transaction.
+    pub txid: TxId,
+    /// What was read for it.
+    pub counts: ReadCounts,
+    /// Distinct rows that went to the database.
+    pub rows: u64,
+    /// How many positions of the sources are not planned yet, as of the last look.
+    pub lag: u64,
+    /// Milliseconds from its plan to its commit.
+    pub age_ms: u64,
+}
+
+/// What the coordinator is told.
+#[derive(Debug)]
+pub enum Reply {
+    /// This process leads.
+    Elected(Box<Elected>),
+    /// Nobody can be elected here, whatever is tried again.
+    Unelectable(Failure),
+    /// The claim was written, or not.
+    Claimed(Nonce, Result<(), Failure>),
+    /// A plan was written to coordination, or not.
+    PlanWritten {
+        /// By which attempt: an older one's answer says nothing, its plans are written again.
+        attempt: Attempt,
+        /// Which.
+        txid: TxId,
+        /// How it went.
+        result: Result<(), Failure>,
+    },
+    /// `ForgetFrom` or `Complete` went wrong.
+    NoteFailed(Nonce, Failure),
+    /// The raise ended.
+    Raised(Attempt, RaiseOutcome),
+    /// The prepare ended.
+    Prepared {
+        /// The attempt of its row.
+        attempt: Attempt,
+        /// The transaction.
+        txid: TxId,
+        /// How.
+        outcome: PrepareOutcome,
+    },
+    /// The sources' bounds, by source.
+    Bounds {
+        /// Under which reign.
+        nonce: Nonce,
+        /// The partitions of each source.
+        result: Result<Vec<Vec<PartitionBounds>>, Failure>,
+        /// The wall clock, for the batch's time.
+        time_ms: u64,
+        /// Random, for the batch's seed.
+        seed: u64,
+    },
+    /// Time has passed.
+    Woke,
+    /// Leadership is gone.
+    Lost(Nonce, Failure),
+    /// Finish what is under way, then end the run.
+    Stop,
+}
+
+/// What a new leader starts from.
+#[derive(Clone, Debug)]
+pub struct Elected {
+    /// The random number of this reign.
+    pub nonce: Nonce,
+    /// What coordination holds; empty in the embedded mode.
+    pub record: GroupRecord,
+    /// The lineage in the database.
+    pub lineage: u128,
+    /// The fence in the database, as a plain read saw it: a hint for the first epoch to try.
+    pub fence: Attempt,
+}

@@ -1,0 +1,187 @@
+//! The emitter: reads the ranges of a plan, and hands the pre-aggregated rows to the committers that own their shards.
+//!
+//! A bolt without I/O: reading is a [`ReadCall`], performed on a thread of its own by the driver, with the source's
+//! reader and the fused operators. Emitter `i` of `n` reads the partitions whose place in the plan is `i` modulo `n`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use tine_core::{
+    failure::{Failure, FailureKind},
+    id::{Attempt, TaskId, TxId},
+    mutant::{self, Mutant},
+    task::{Bolt, Output, Token},
+};
+
+use crate::{
+    message::{Batches, Message, Note, ReadCounts},
+    pipeline::BatchRows,
+    plan::Plan,
+    source::PartitionRange,
+};
+
+/// The stream on which rows and ends go to the committers.
+pub const TO_COMMITTERS: usize = 0;
+
+/// Who owns which shards: for each state, the committer's index by shard.
+pub type Owners = Arc<[Vec<usize>]>;
+
+/// Asks the driver to read some ranges and run the operators on them. Calls are performed in order; when a call of a
+/// newer attempt comes, older ones are of no interest and may be cut short.
+#[derive(Clone, Debug)]
+pub struct ReadCall {
+    /// The attempt.
+    pub attempt: Attempt,
+    /// The transaction.
+    pub txid: TxId,
+    /// What to read, in order; empty ranges are left out.
+    pub ranges: Vec<PartitionRange>,
+}
+
+/// What came of a [`ReadCall`].
+#[derive(Debug)]
+pub struct ReadReply {
+    /// The attempt of the call.
+    pub attempt: Attempt,
+    /// The transaction of the call.
+    pub txid: TxId,
+    /// The rows of the whole batch part, or why there are none.
+    pub result: Result<BatchRows, Failure>,
+}
+
+/// One emitter.
+#[derive(Debug)]
+pub struct Emitter {
+    index: usize,
+    emitters: usize,
+    committers: usize,
+    owners: Owners,
+    current: Attempt,
+    /// The transactions of the current attempt under way here.
+    reading: BTreeMap<TxId, Token>,
+    /// The last transactions that the current attempt told this emitter to read: told again, they are duplicates.
+    told: BTreeSet<TxId>,
+}
+
+/// How many transactions `told` remembers: far more than are ever in flight.
+const TOLD_MAX: usize = 64;
+
+impl Emitter {
+    /// Emitter `index` of `emitters`, before `committers` that own shards as `owners` says.
+    pub fn new(index: usize, emitters: usize, committers: usize, owners: Owners) -> Emitter {
+        Emitter {
+            index,
+            emitters,
+            committers,
+            owners,
+            current: Attempt::NONE,
+            reading: BTreeMap::new(),
+            told: BTreeSet::new(),
+        }
+    }
+
+    fn my_ranges(&self, plan: &Plan) -> Vec<PartitionRange> {
+        let mine = |place: usize| place % self.emitters == self.index;
+        let ranges = plan.ranges.iter().enumerate().filter(|(place, range)| mine(*place) && range.to > range.from);
+        ranges.map(|(_, range)| range.clone()).collect()
+    }
+
+    fn hand_over(&self, token: Token, reply: ReadReply, rows: BatchRows, out: &mut Output<Batches, ReadCall>) {
+        let (attempt, txid) = (reply.attempt, reply.txid);
+        let mut sent = vec![(0_u64, 0_u64); self.committers];
+        for (state, rows) in rows.rows {
+            let parts = rows.split(&self.owners[usize::from(state.0)], self.committers);
+            for (target, part) in parts.into_iter().enumerate().filter(|(_, part)| part.count() > 0) {
+                let (chunks, count) = &mut sent[target];
+                *count += part.count() as u64;
+                let message = Message::Rows { attempt, txid, chunk: *chunks, state, rows: part };
+                *chunks += 1;
+                out.emit_direct(TO_COMMITTERS, target, token, message);
+            }
+        }
+        for (target, (chunks, rows)) in sent.into_iter().enumerate() {
+            out.emit_direct(TO_COMMITTERS, target, token, Message::End { attempt, txid, chunks, rows });
+        }
+        let counts = ReadCounts {
+            records: rows.records,
+            bytes: rows.bytes,
+            skipped: rows.skipped,
+            dead_letters: rows.dead_letters,
+        };
+        out.ack_with(token, Note::Read(counts));
+    }
+}
+
+/// How a worker meets the attempt of a message that it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meeting {
+    /// The one it works for.
+    Current,
+    /// A newer one: everything of older ones is dropped.
+    Newer,
+    /// An older one of the same reign: silence, nobody waits for an answer.
+    Stale,
+    /// Another reign that is not newer: answered with one's own epoch, so that its leader is elected anew above it.
+    Foreign,
+}
+
+pub(crate) fn meet(current: Attempt, arriving: Attempt) -> Meeting {
+    if arriving == current {
+        Meeting::Current
+    } else if current < arriving {
+        Meeting::Newer
+    } else if arriving.same_reign(current) || mutant::on(Mutant::LowerEpochSilence) {
+        Meeting::Stale
+    } else {
+        Meeting::Foreign
+    }
+}
+
+pub(crate) fn answer_foreign(current: Attempt, arriving: Attempt) -> Failure {
+    let message =
+        format!("this worker follows attempt {current}; attempt {arriving} comes from a leader that was replaced");
+    Failure::new(FailureKind::Fenced, message)
+}
+
+impl Bolt<Batches> for Emitter {
+    type Call = ReadCall;
+    type Reply = ReadReply;
+
+    fn execute(&mut self, token: Token, _: TaskId, message: Message, out: &mut Output<Batches, ReadCall>) {
+        let Message::Emit { attempt, plan } = message else {
+            return out.fail(token, Failure::fatal(format!("an emitter was sent {message:?}")));
+        };
+        match meet(self.current, attempt) {
+            Meeting::Stale => return out.ignore(token),
+            Meeting::Foreign => return out.fail(token, answer_foreign(self.current, attempt)),
+            Meeting::Newer => {
+                self.current = attempt;
+                self.told.clear();
+                std::mem::take(&mut self.reading).into_values().for_each(|stale| out.ignore(stale));
+            }
+            Meeting::Current => {}
+        }
+        if !self.told.insert(plan.txid) {
+            return out.ignore(token);
+        }
+        if self.told.len() > TOLD_MAX {
+            self.told.pop_first();
+        }
+        self.reading.insert(plan.txid, token);
+        out.call(ReadCall { attempt, txid: plan.txid, ranges: self.my_ranges(&plan) });
+    }
+
+    fn reply(&mut self, mut reply: ReadReply, out: &mut Output<Batches, ReadCall>) {
+        if reply.attempt != self.current {
+            return;
+        }
+        let Some(token) = self.reading.remove(&reply.txid) else { return };
+        let result = std::mem::replace(&mut reply.result, Ok(BatchRows::default()));
+        match result {
+            Ok(rows) => self.hand_over(token, reply, rows, out),
+            Err(failure) => out.fail(token, failure),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Performs a committer's calls: folds on the blocking pool, commits on a connection of its own, one after the other.
+
+use std::sync::Arc;
+
+use tine_core::{
+    failure::Failure,
+    id::{Attempt, TxId},
+    runtime::{Inbound, Perform},
+};
+use tine_state::{CommitOrder, CommitOutcome, Committer, Session};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use crate::{
+    committer::{CommitterCall, CommitterReply, Parts, fold},
+    message::Batches,
+    pipeline::Built,
+};
+
+type Inbox = mpsc::Sender<Inbound<Batches, CommitterReply>>;
+
+/// Commits that may wait for the connection: one per attempt at most, since a committer is told one at a time.
+const WAITING: usize = 64;
+
+/// The committer's side of its connection.
+pub(super) struct Committing {
+    built: Arc<Built>,
+    orders: mpsc::Sender<(CommitOrder, Inbox)>,
+}
+
+impl Committing {
+    pub(super) fn start(built: Arc<Built>, tasks: &mut JoinSet<()>) -> Committing {
+        let (orders, waiting) = mpsc::channel(WAITING);
+        tasks.spawn(commit_all(built.clone(), waiting));
+        Committing { built, orders }
+    }
+
+    fn fold(&self, attempt: Attempt, txid: TxId, parts: Parts, inbox: Inbox) {
+        let built = self.built.clone();
+        tokio::task::spawn_blocking(move || {
+            let result = fold(&built.folds, parts);
+            // A closed inbox means that the run is over.
+            let _ = inbox.blocking_send(Inbound::Reply(CommitterReply::Folded { attempt, txid, result }));
+        });
+    }
+}
+
+impl Perform<Batches, CommitterCall, CommitterReply> for Committing {
+    fn perform(&mut self, call: CommitterCall, inbox: &Inbox) {
+        match call {
+            CommitterCall::Fold { attempt, txid, parts } => self.fold(attempt, txid, parts, inbox.clone()),
+            CommitterCall::Commit(order) => {
+                let (attempt, txid) = (order.attempt, order.txid);
+                if self.orders.try_send((*order, inbox.clone())).is_err() {
+                    let outcome = CommitOutcome::Failed(Failure::transient("older commits are still under way"));
+                    let inbox = inbox.clone();
+                    tokio::spawn(async move {
+                        inbox.send(Inbound::Reply(CommitterReply::Committed { attempt, txid, outcome })).await
+                    });
+                }
+            }
+        }
+    }
+}
+
+async fn commit_all(built: Arc<Built>, mut waiting: mpsc::Receiver<(CommitOrder, Inbox)>) {
+    let mut session: Option<Box<dyn Session>> = None;
+    while let Some((order, inbox)) = waiting.recv().await {
+        let (attempt, txid) = (order.attempt, order.txid);
+        let outcome = commit(&built, &mut session, order).await;
+        let reply = CommitterReply::Committed { attempt, txid, outcome };
+        if inbox.send(Inbound::Reply(reply)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn commit(built: &Built, session: &mut Option<Box<dyn Session>>, order: CommitOrder) -> CommitOutcome {
+    let open = match session {
+        Some(open) => open,
+        none => match built.database.session(&built.group).await {
+            Ok(opened) => none.insert(opened),
+            Err(failure) => return CommitOutcome::Failed(failure),
+        },
+    };
+    tine_state::run(Committer::new(order), open.as_mut()).await
+}

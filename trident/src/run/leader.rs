@@ -1,0 +1,328 @@
+//! Performs the coordinator's calls: coordination, the leader's database session, and the sources' bounds, each served in
+//! order by a worker of its own.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rand::Rng;
+use tine_core::{
+    coordination::{Coordination, GroupRecord, Reign},
+    failure::{Failure, FailureKind},
+    id::{Attempt, Nonce},
+    runtime::{Inbound, Perform},
+};
+use tine_state::{Prepare, Procedure, Raise, Session, procedure};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
+
+use super::{Options, Told};
+use crate::{
+    coordinator::event::{Call, Elected, Progress, Reply},
+    message::Batches,
+    pipeline::Built,
+    source::{Bounds, Horizon, PartitionBounds},
+};
+
+type Inbox = mpsc::Sender<Inbound<Batches, Reply>>;
+
+/// Calls that may wait for one worker: a handful per transaction in flight.
+const WAITING: usize = 1024;
+
+/// How often an embedded standby tries the lock.
+const TRY_LOCK_EVERY: Duration = Duration::from_millis(250);
+
+/// The coordinator's side of its workers.
+pub(super) struct Leading {
+    coordination: mpsc::Sender<Call>,
+    database: mpsc::Sender<Call>,
+    sources: mpsc::Sender<(Nonce, bool)>,
+    nonce: Arc<std::sync::Mutex<Nonce>>,
+    told: mpsc::Sender<Told>,
+    on_progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+}
+
+impl Leading {
+    pub(super) fn start(
+        built: Arc<Built>,
+        options: &Options,
+        told: mpsc::Sender<Told>,
+        inbox: Inbox,
+        tasks: &mut JoinSet<()>,
+    ) -> Leading {
+        let nonce = Arc::new(std::sync::Mutex::new(Nonce(0)));
+        let (coordination, calls) = mpsc::channel(WAITING);
+        let worker = Coordinating {
+            built: built.clone(),
+            service: options.coordination.clone(),
+            inbox: inbox.clone(),
+            leadership: Leadership::None,
+            nonce: nonce.clone(),
+            session: None,
+        };
+        tasks.spawn(worker.serve(calls));
+        let (database, calls) = mpsc::channel(WAITING);
+        tasks.spawn(serve_database(built.clone(), calls, inbox.clone()));
+        let (sources, asked) = mpsc::channel(WAITING);
+        let horizon = if options.until_end { Horizon::Now } else { Horizon::Endless };
+        let thread = thread::Builder::new().name("tine-bounds".to_string());
+        if let Err(error) = thread.spawn(move || serve_sources(&built, horizon, asked, &inbox)) {
+            tracing::error!("cannot start the thread that asks the sources: {error}");
+        }
+        Leading { coordination, database, sources, nonce, told, on_progress: options.on_progress.clone() }
+    }
+
+    fn current_nonce(&self) -> Nonce {
+        *self.nonce.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn tell(&self, told: Told) {
+        let sender = self.told.clone();
+        tokio::spawn(async move { sender.send(told).await });
+    }
+}
+
+impl Perform<Batches, Call, Reply> for Leading {
+    fn perform(&mut self, call: Call, inbox: &Inbox) {
+        let sent = match call {
+            Call::Raise(_) | Call::Prepare { .. } => self.database.try_send(call).is_ok(),
+            Call::Bounds { first } => self.sources.try_send((self.current_nonce(), first)).is_ok(),
+            Call::Wake { after_ms } => {
+                let inbox = inbox.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                    inbox.send(Inbound::Reply(Reply::Woke)).await
+                });
+                true
+            }
+            Call::Progress(progress) => {
+                if let Some(watch) = &self.on_progress {
+                    watch(progress);
+                }
+                self.tell(Told::Progress(progress));
+                true
+            }
+            Call::Warn(message) => {
+                tracing::warn!("{message}");
+                true
+            }
+            Call::Finish(result) => {
+                self.tell(Told::Finished(result));
+                true
+            }
+            _ => self.coordination.try_send(call).is_ok(),
+        };
+        if !sent {
+            self.tell(Told::Finished(Err(Failure::fatal(
+                "a worker of the coordinator has ended or is a thousand calls behind",
+            ))));
+        }
+    }
+}
+
+/// Serves the calls to coordination, in order.
+struct Coordinating {
+    built: Arc<Built>,
+    service: Option<Arc<dyn Coordination>>,
+    inbox: Inbox,
+    leadership: Leadership,
+    nonce: Arc<std::sync::Mutex<Nonce>>,
+    session: Option<Box<dyn Session>>,
+}
+
+/// What this process holds as long as it leads, and the task that watches over it.
+enum Leadership {
+    None,
+    /// The watcher owns the database's lock; ending it gives the lock back.
+    Lock(AbortHandle),
+    Reign(Arc<dyn Reign>, AbortHandle),
+}
+
+impl Drop for Leadership {
+    fn drop(&mut self) {
+        match self {
+            Leadership::None => {}
+            Leadership::Lock(watcher) | Leadership::Reign(_, watcher) => watcher.abort(),
+        }
+    }
+}
+
+impl Coordinating {
+    async fn serve(mut self, mut calls: mpsc::Receiver<Call>) {
+        while let Some(call) = calls.recv().await {
+            if let Some(reply) = self.serve_one(call).await
+                && self.inbox.send(Inbound::Reply(reply)).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    async fn serve_one(&mut self, call: Call) -> Option<Reply> {
+        let nonce = *self.nonce.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let group = self.built.group.group.clone();
+        if let Call::Campaign = call {
+            return Some(self.campaign().await);
+        }
+        let reign = match &self.leadership {
+            Leadership::Reign(reign, _) => reign.clone(),
+            // The embedded mode writes nothing down: the claim is the lock itself.
+            _ => return matches!(call, Call::Claim(_)).then_some(Reply::Claimed(nonce, Ok(()))),
+        };
+        let note = |result: Result<(), Failure>| result.err().map(|failure| Reply::NoteFailed(nonce, failure));
+        match call {
+            Call::Claim(claim) => Some(Reply::Claimed(nonce, reign.claim(&group, &claim).await)),
+            Call::WritePlan { txid, attempt, plan } => {
+                let result = reign.write_plan(&group, txid, &plan).await;
+                Some(Reply::PlanWritten { attempt, txid, result })
+            }
+            Call::ForgetFrom(txid) => note(reign.forget_from(&group, txid).await),
+            Call::Complete(txid) => note(reign.complete(&group, txid).await),
+            _ => None,
+        }
+    }
+
+    async fn campaign(&mut self) -> Reply {
+        self.leadership = Leadership::None;
+        let mut wait = Duration::from_millis(100);
+        loop {
+            let nonce = Nonce(rand::rng().random());
+            match self.try_campaign(nonce).await {
+                Ok(elected) => return Reply::Elected(Box::new(elected)),
+                Err(failure) if failure.kind == FailureKind::Fatal => return Reply::Unelectable(failure),
+                Err(failure) => tracing::warn!("{failure}; standing by"),
+            }
+            self.leadership = Leadership::None;
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    fn begin_reign(&self, nonce: Nonce) {
+        *self.nonce.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = nonce;
+    }
+
+    async fn try_campaign(&mut self, nonce: Nonce) -> Result<Elected, Failure> {
+        let topology = self.built.group.topology.clone();
+        let record = match self.service.clone() {
+            Some(service) => {
+                let reign: Arc<dyn Reign> = service.campaign(&topology, nonce).await?.into();
+                let record = reign.read(&self.built.group.group).await?;
+                let (watched, inbox) = (reign.clone(), self.inbox.clone());
+                let watcher = tokio::spawn(async move {
+                    let failure = watched.lost().await;
+                    let _ = inbox.send(Inbound::Reply(Reply::Lost(nonce, failure))).await;
+                });
+                self.leadership = Leadership::Reign(reign, watcher.abort_handle());
+                record
+            }
+            None => {
+                self.lock(&topology, nonce).await?;
+                GroupRecord::default()
+            }
+        };
+        let group = self.read_group().await?;
+        self.begin_reign(nonce);
+        Ok(Elected { nonce, record, lineage: group.lineage, fence: group.fence })
+    }
+
+    async fn lock(&mut self, topology: &str, nonce: Nonce) -> Result<(), Failure> {
+        let mut waited = false;
+        let mut lock = loop {
+            match self.built.database.try_lock(topology).await? {
+                Some(lock) => break lock,
+                None if !std::mem::replace(&mut waited, true) => {
+                    tracing::info!("another process runs {topology}: standing by");
+                }
+                None => {}
+            }
+            tokio::time::sleep(TRY_LOCK_EVERY).await;
+        };
+        let inbox = self.inbox.clone();
+        let watcher = tokio::spawn(async move {
+            let failure = lock.lost().await;
+            let _ = inbox.send(Inbound::Reply(Reply::Lost(nonce, failure))).await;
+        });
+        self.leadership = Leadership::Lock(watcher.abort_handle());
+        Ok(())
+    }
+
+    async fn read_group(&mut self) -> Result<tine_state::GroupRow, Failure> {
+        let session = match &mut self.session {
+            Some(session) => session,
+            none => none.insert(self.built.database.session(&self.built.group).await?),
+        };
+        Ok(procedure::read(session.as_mut()).await?.group)
+    }
+}
+
+/// Serves raises and prepares, in order, on the leader's own connection.
+async fn serve_database(built: Arc<Built>, mut calls: mpsc::Receiver<Call>, inbox: Inbox) {
+    let mut session: Option<Box<dyn Session>> = None;
+    while let Some(call) = calls.recv().await {
+        let reply = match call {
+            Call::Raise(attempt) => Reply::Raised(attempt, raise(&built, &mut session, attempt).await),
+            Call::Prepare { row, location } => {
+                let (attempt, txid) = (row.attempt, row.txid);
+                let prepared = run_on(&built, &mut session, Prepare::new(row, location)).await;
+                let outcome = prepared.unwrap_or_else(tine_state::PrepareOutcome::Failed);
+                Reply::Prepared { attempt, txid, outcome }
+            }
+            _ => continue,
+        };
+        if inbox.send(Inbound::Reply(reply)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn raise(built: &Built, session: &mut Option<Box<dyn Session>>, attempt: Attempt) -> tine_state::RaiseOutcome {
+    // On a new connection: nothing that an older one holds or has forgotten can stand in the way.
+    *session = None;
+    run_on(built, session, Raise::new(attempt)).await.unwrap_or_else(tine_state::RaiseOutcome::Failed)
+}
+
+async fn run_on<P: Procedure + Send>(
+    built: &Built,
+    session: &mut Option<Box<dyn Session>>,
+    procedure: P,
+) -> Result<P::Outcome, Failure> {
+    let open = match session {
+        Some(open) => open,
+        none => none.insert(built.database.session(&built.group).await?),
+    };
+    Ok(tine_state::run(procedure, open.as_mut()).await)
+}
+
+/// Serves the leader's look at the sources, on a thread of its own.
+fn serve_sources(built: &Built, horizon: Horizon, mut asked: mpsc::Receiver<(Nonce, bool)>, inbox: &Inbox) {
+    let mut sides: Vec<Option<Box<dyn Bounds>>> = built.sources.iter().map(|_| None).collect();
+    while let Some((nonce, first)) = asked.blocking_recv() {
+        let result = poll_all(built, &mut sides, horizon, first);
+        let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let (time_ms, seed) = (u64::try_from(time_ms).unwrap_or(u64::MAX), rand::rng().random());
+        if inbox.blocking_send(Inbound::Reply(Reply::Bounds { nonce, result, time_ms, seed })).is_err() {
+            return;
+        }
+    }
+}
+
+fn poll_all(
+    built: &Built,
+    sides: &mut [Option<Box<dyn Bounds>>],
+    horizon: Horizon,
+    first: bool,
+) -> Result<Vec<Vec<PartitionBounds>>, Failure> {
+    let poll = |(side, built): (&mut Option<Box<dyn Bounds>>, &crate::pipeline::BuiltSource)| {
+        let bounds = match side {
+            Some(bounds) => bounds,
+            none => none.insert(built.source.bounds()?),
+        };
+        bounds.poll(horizon, first)
+    };
+    sides.iter_mut().zip(&built.sources).map(poll).collect()
+}

@@ -1,0 +1,296 @@
+//! Runs a built topology in this process: the thin driver around the pure machines.
+//!
+//! One tokio task each for the coordinator, every emitter and every committer, as core tasks; a thread for each emitter's
+//! reader and one for the leader's look at the sources, because clients may block. [`leader`] performs the coordinator's
+//! calls, [`reading`] the emitters', [`committing`] the committers'.
+
+mod committing;
+mod leader;
+mod reading;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use rand::Rng;
+use tine_core::{
+    coordination::Coordination,
+    failure::{Failure, FailureKind},
+    id::{TaskId, TxId},
+    runtime::{Inbound, Links, run_acker_clock, run_bolt, run_spout},
+    task::{BoltTask, Grouping, Route, SpoutTask},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
+
+pub use crate::coordinator::event::Progress;
+use crate::{
+    committer::CommitBolt,
+    coordinator::{
+        Coordinator,
+        event::{CommitMode, Reply, Setup},
+    },
+    emitter::{Emitter, Owners},
+    message::Batches,
+    pipeline::Built,
+    source::Horizon,
+};
+
+/// How to run a topology. Each setting has a default that suits most.
+#[derive(Clone)]
+pub struct Options {
+    /// Where leadership is decided; without it by the database's exclusive lock.
+    pub coordination: Option<Arc<dyn Coordination>>,
+    /// Whether the run ends when everything that the sources hold at its start is committed.
+    pub until_end: bool,
+    /// How many transactions are under way at once (default 3): one is committed while the next ones are processed.
+    pub in_flight_max: usize,
+    /// How long a batch is to take under load while the database keeps up (default 100 ms).
+    pub batch: Duration,
+    /// The same while the database is the bottleneck (default 800 ms): larger batches have fewer rows per record.
+    pub batch_max: Duration,
+    /// How long to wait before asking an idle source again (default 5 ms).
+    pub poll: Duration,
+    /// How many emitters read the sources (default: half the cores).
+    pub emitters: usize,
+    /// How long to try to reach database and sources at the start (default 30 s).
+    pub start_timeout: Duration,
+    /// How long a tuple tree may stay without any report before its attempt is given up (default 120 s).
+    pub message_timeout: Duration,
+    /// Called after each transaction.
+    pub on_progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    /// For tests: an acker that never tells anyone that a tree is complete. Nothing can commit then.
+    pub mute_acker: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Options {
+            coordination: None,
+            until_end: false,
+            in_flight_max: 3,
+            batch: Duration::from_millis(100),
+            batch_max: Duration::from_millis(800),
+            poll: Duration::from_millis(5),
+            emitters: (cores / 2).max(1),
+            start_timeout: Duration::from_secs(30),
+            message_timeout: Duration::from_secs(120),
+            on_progress: None,
+            mute_acker: false,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("coordination", &self.coordination.as_ref().map(|coordination| coordination.describe()))
+            .field("until_end", &self.until_end)
+            .field("in_flight_max", &self.in_flight_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ends runs from outside: finish what is under way, commit it, return.
+#[derive(Clone, Debug)]
+pub struct Shutdown(watch::Sender<bool>);
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Shutdown(watch::Sender::new(false))
+    }
+}
+
+impl Shutdown {
+    /// A handle that nobody has used yet.
+    pub fn new() -> Shutdown {
+        Shutdown::default()
+    }
+
+    /// Asks the run to end. Transactions under way are committed; nothing new is begun.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn asked(&self) {
+        // Waiting fails only when the sender is gone, and this handle is one.
+        let _ = self.0.subscribe().wait_for(|asked| *asked).await;
+    }
+}
+
+/// What a finished run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The last transaction committed by this process; `TxId::NONE` if it committed none.
+    pub last: TxId,
+    /// How many transactions it committed.
+    pub transactions: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Records left out by policy.
+    pub skipped: u64,
+    /// Records that became dead letters.
+    pub dead_letters: u64,
+}
+
+/// Why a run ended other than asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The topology did not start: the failure names the address, table, topic or setting, and what to do.
+    #[error("cannot start: {0}")]
+    Start(Failure),
+    /// The group halted. Everything committed stays exact; the failure says what is wrong and what to do.
+    #[error("halted: {0}")]
+    Halted(Failure),
+}
+
+/// Runs a topology until it ends, is asked to end, or halts.
+///
+/// `Ok`: everything that was begun is committed, durably. `Err`: what is committed stays exact, and a later run goes on
+/// from there. Dropping the future is like a crash: safe.
+pub async fn run(built: Built, options: Options, shutdown: Shutdown) -> Result<Summary, RunError> {
+    create_tables(&built, &options, &shutdown).await.map_err(RunError::Start)?;
+    if shutdown.0.borrow().to_owned() {
+        return Ok(Summary::default());
+    }
+    let built = Arc::new(built);
+    let mut links: Links<Batches> = if options.mute_acker { Links::with_muted_acker() } else { Links::new() };
+    let plan = Placement::new(&built, &options);
+    let (coordinator_inbox, coordinator_arrivals) = links.add_spout::<Reply>(COORDINATOR);
+    let emitters: Vec<_> = plan.emitters.iter().map(|id| (*id, links.add_bolt(*id))).collect();
+    let committer = links.add_bolt(plan.committer);
+    let (links, mut tasks, seed) = (Arc::new(links), JoinSet::new(), rand::rng().random::<u64>());
+
+    for (index, (id, (inbox, arrivals))) in emitters.into_iter().enumerate() {
+        let bolt = Emitter::new(index, options.emitters, 1, plan.owners.clone());
+        let routes = vec![Route { grouping: Grouping::Direct, targets: vec![plan.committer] }];
+        let calls = reading::Reading::start(built.clone(), index);
+        tasks.spawn(run_bolt(BoltTask::new(id, routes, seed, bolt), links.clone(), inbox, arrivals, calls));
+    }
+    let bolt = CommitBolt::new(built.group.shard_refs().into(), options.emitters);
+    let calls = committing::Committing::start(built.clone(), &mut tasks);
+    tasks.spawn(run_bolt(
+        BoltTask::new(plan.committer, vec![], seed, bolt),
+        links.clone(),
+        committer.0,
+        committer.1,
+        calls,
+    ));
+
+    let (finished, mut finish) = mpsc::channel(16);
+    let spout = SpoutTask::new(COORDINATOR, plan.coordinator_routes(), seed, Coordinator::new(setup(&built, &options)));
+    let calls = leader::Leading::start(built.clone(), &options, finished, coordinator_inbox.clone(), &mut tasks);
+    tasks.spawn(run_spout(spout, links.clone(), coordinator_inbox.clone(), coordinator_arrivals, calls));
+    tasks.spawn(run_acker_clock(links, options.message_timeout));
+    supervise(&mut tasks, &mut finish, &shutdown, coordinator_inbox).await
+}
+
+const COORDINATOR: TaskId = TaskId(0);
+
+/// Which tasks there are: the coordinator, emitters, one committer for all shards.
+struct Placement {
+    emitters: Vec<TaskId>,
+    committer: TaskId,
+    owners: Owners,
+}
+
+impl Placement {
+    fn new(built: &Built, options: &Options) -> Placement {
+        let count = u32::try_from(options.emitters.max(1)).unwrap_or(1);
+        let owners = built.group.states.iter().map(|state| vec![0; usize::from(state.shards)]).collect();
+        Placement { emitters: (1..=count).map(TaskId).collect(), committer: TaskId(count + 1), owners }
+    }
+
+    fn coordinator_routes(&self) -> Vec<Route> {
+        let all = |targets: Vec<TaskId>| Route { grouping: Grouping::All, targets };
+        vec![all(self.emitters.clone()), all(vec![self.committer])]
+    }
+}
+
+fn setup(built: &Built, options: &Options) -> Setup {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Setup {
+        shards: built.group.shard_refs().into(),
+        committers: 1,
+        mode: if options.coordination.is_some() { CommitMode::Prepared } else { CommitMode::Whole },
+        horizon: if options.until_end { Horizon::Now } else { Horizon::Endless },
+        in_flight_max: options.in_flight_max.max(1),
+        batch_ms: ms(options.batch).max(1),
+        batch_max_ms: ms(options.batch_max).max(1),
+        poll_ms: ms(options.poll).max(1),
+        poison_retries: 2,
+    }
+}
+
+/// Creates and checks the tables; a database that is away is tried again until the start timeout.
+async fn create_tables(built: &Built, options: &Options, shutdown: &Shutdown) -> Result<(), Failure> {
+    let deadline = Instant::now() + options.start_timeout;
+    let mut warned = false;
+    loop {
+        let failure = match built.database.create(&built.group).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => failure,
+        };
+        let may_help = matches!(failure.kind, FailureKind::Transient | FailureKind::Unknown);
+        if !may_help || Instant::now() >= deadline {
+            return Err(failure);
+        }
+        if !std::mem::replace(&mut warned, true) {
+            tracing::warn!("{failure}; trying for {} s", options.start_timeout.as_secs());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(300)) => {}
+            () = shutdown.asked() => return Ok(()),
+        }
+    }
+}
+
+/// What the leader's driver tells the supervisor.
+enum Told {
+    Progress(Progress),
+    Finished(Result<(), Failure>),
+}
+
+async fn supervise(
+    tasks: &mut JoinSet<()>,
+    told: &mut mpsc::Receiver<Told>,
+    shutdown: &Shutdown,
+    coordinator: mpsc::Sender<Inbound<Batches, Reply>>,
+) -> Result<Summary, RunError> {
+    let (mut summary, mut asked) = (Summary::default(), false);
+    let result = loop {
+        tokio::select! {
+            biased;
+            told = told.recv() => match told {
+                Some(Told::Progress(progress)) => summary.add(progress),
+                Some(Told::Finished(result)) => break result,
+                None => break Err(Failure::fatal("the coordinator's driver ended without a word")),
+            },
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended && error.is_panic() {
+                    break Err(Failure::fatal(format!("a task of tine panicked, which is a bug in tine: {error}")));
+                }
+            }
+            () = shutdown.asked(), if !asked => {
+                asked = true;
+                // A full inbox empties by itself; a closed one means that the run is ending anyway.
+                let _ = coordinator.send(Inbound::Reply(Reply::Stop)).await;
+            }
+        }
+    };
+    tasks.shutdown().await;
+    result.map(|()| summary).map_err(RunError::Halted)
+}
+
+impl Summary {
+    fn add(&mut self, progress: Progress) {
+        self.last = progress.txid;
+        self.transactions += 1;
+        self.records += progress.counts.records;
+        self.skipped += progress.counts.skipped;
+        self.dead_letters += progress.counts.dead_letters;
+    }
+}
