@@ -16,7 +16,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use rdkafka_sys::{self as sys, rd_kafka_resp_err_t};
 
 /// Messages taken at once: enough to make the call itself free, few enough to stay in the cache.
-const BATCH_MAX: usize = 10_000;
+const BATCH_MAX: usize = 4_000;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -160,9 +160,9 @@ fn connect(brokers: &str) -> Result<BaseConsumer> {
         // The default sleeps a second whenever the local queue is full.
         .set("fetch.queue.backoff.ms", "2")
         .set("fetch.wait.max.ms", "20")
-        .set("fetch.message.max.bytes", "1048576")
-        .set("queued.min.messages", "100000")
-        .set("queued.max.messages.kbytes", "65536")
+        // Little in flight stays in the processor's cache: the defaults cost a third more CPU and twice the memory.
+        .set("fetch.message.max.bytes", "262144")
+        .set("queued.min.messages", "20000")
         .create()
         .context("the Kafka consumer's settings are wrong")
 }

@@ -19,7 +19,7 @@ mod topic;
 mod verdict;
 mod workload;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use self::services::Services;
 use self::verdict::{Verdict, Yardstick};
@@ -55,7 +55,7 @@ pub(crate) struct Options {
     /// Which systems.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "hand,tine")]
     systems: Vec<System>,
-    /// Longest commit age for every job (default: 1000 for values, 250 for words, which are through sooner).
+    /// Longest commit age for every job (default: 1000 for values, 150 for words, which are through sooner).
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=1000))]
     commit_age_ms: Option<u64>,
     /// An existing Kafka; topics stay there and are used again. Without it, one is started.
@@ -74,13 +74,16 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         options.scale
     );
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
-    runtime.block_on(async {
-        // Leaving this function stops what was started, so an interrupt must come through here.
+    // Leaving `compare` stops what was started, so an interrupt must come through here.
+    let exact = runtime.block_on(async {
         tokio::select! {
             exact = compare(options) => exact,
-            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+            _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
         }
-    })
+    });
+    // A topic that is being loaded when the interrupt comes is not waited for.
+    runtime.shutdown_background();
+    exact
 }
 
 async fn compare(options: &Options) -> Result<bool> {
@@ -98,7 +101,7 @@ async fn compare(options: &Options) -> Result<bool> {
 
 async fn compare_on(options: &Options, job: Job, services: &Services) -> Result<Verdict> {
     let workload = Workload::new(job, options.scale);
-    let expected = topic::prepare(services.brokers(), &workload).await?;
+    let expected = topic::prepare(services.brokers().to_owned(), workload).await?;
     let commit_age_ms = options.commit_age_ms.unwrap_or(job.commit_age_ms());
     let mut verdict = Verdict::new(workload, options.scale >= 1.0, commit_age_ms);
     for run in 1..=options.runs {

@@ -3,13 +3,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use tokio::task::spawn_blocking;
 
 use super::workload::{Expected, PARTITIONS, Workload};
 use crate::report::say;
@@ -20,35 +21,39 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const BACKPRESSURE: Duration = Duration::from_millis(5);
 
 /// After `Ok` the topic holds exactly the workload's records.
-pub(super) async fn prepare(brokers: &str, workload: &Workload) -> Result<Expected> {
-    let topic = workload.topic();
-    let probe: BaseConsumer = config(brokers).set("group.id", "tine-bench").create().context("no Kafka consumer")?;
-    if is_complete(&probe, workload)? {
-        say(format_args!("{topic}: already loaded"));
-        return workload.generate(|_, _| Ok(()));
+pub(super) async fn prepare(brokers: String, workload: Workload) -> Result<Expected> {
+    let (complete, brokers) =
+        spawn_blocking(move || anyhow::Ok((is_complete(&brokers, &workload)?, brokers))).await??;
+    if complete {
+        say(format_args!("{}: already loaded", workload.topic()));
+        return spawn_blocking(move || workload.generate(|_, _| Ok(()))).await?;
     }
-    create(brokers, &topic).await?;
-    let started = Instant::now();
+    create(&brokers, &workload.topic()).await?;
+    spawn_blocking(move || fill(&brokers, &workload)).await?
+}
+
+fn fill(brokers: &str, workload: &Workload) -> Result<Expected> {
+    let (topic, started) = (workload.topic(), Instant::now());
     let expected = load(brokers, workload)?;
-    ensure!(is_complete(&probe, workload)?, "topic {topic} does not hold what was sent: delete it and start again");
+    ensure!(is_complete(brokers, workload)?, "topic {topic} is gone: did somebody delete it?");
     say(format_args!("{topic}: {} records loaded in {:.1} s", workload.records, started.elapsed().as_secs_f64()));
     Ok(expected)
 }
 
-/// `Err` when the topic exists with something else inside.
-fn is_complete(probe: &BaseConsumer, workload: &Workload) -> Result<bool> {
+/// Whether the topic exists; `Err` when there is something else inside.
+fn is_complete(brokers: &str, workload: &Workload) -> Result<bool> {
     let topic = workload.topic();
-    let metadata = probe.fetch_metadata(None, TIMEOUT).context("Kafka does not answer")?;
+    let probe: BaseConsumer = config(brokers).set("group.id", "tine-bench").create().context("no Kafka consumer")?;
+    let metadata = probe.fetch_metadata(None, TIMEOUT).with_context(|| format!("no Kafka at {brokers}"))?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(false) };
     ensure!(found.partitions().len() == PARTITIONS as usize, "topic {topic} has other partitions: delete it");
     for partition in 0..PARTITIONS {
         let (low, high) = probe.fetch_watermarks(&topic, partition, TIMEOUT)?;
         let expected = i64::try_from(workload.records_in(partition))?;
-        if (low, high) != (0, expected) {
-            bail!(
-                "topic {topic}, partition {partition} holds [{low}, {high}) instead of [0, {expected}): delete the topic"
-            );
-        }
+        ensure!(
+            (low, high) == (0, expected),
+            "topic {topic}, partition {partition} holds [{low}, {high}) instead of [0, {expected}): delete the topic"
+        );
     }
     Ok(true)
 }
@@ -58,7 +63,7 @@ async fn create(brokers: &str, topic: &str) -> Result<()> {
     let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1)).set("retention.ms", "-1");
     let answers = admin.create_topics([&new], &AdminOptions::new().operation_timeout(Some(TIMEOUT))).await?;
     for answer in answers {
-        answer.map_err(|(name, code)| anyhow::anyhow!("cannot create topic {name}: {code}"))?;
+        answer.map_err(|(name, code)| anyhow!("cannot create topic {name}: {code}"))?;
     }
     Ok(())
 }

@@ -39,12 +39,12 @@ impl Job {
         }
     }
 
-    /// At most 1 s. The words of L are through in fewer than five seconds, and a run of fewer than five commits says
-    /// nothing about committing, so L's commits may be no older than this.
+    /// At most 1 s. The words of L are through in less than two seconds, and a run of fewer than five commits says
+    /// nothing about committing, so L commits more often.
     pub(crate) fn commit_age_ms(self) -> u64 {
         match self {
             Job::Values => 1000,
-            Job::Words => 250,
+            Job::Words => 150,
         }
     }
 
