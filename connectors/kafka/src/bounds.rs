@@ -71,7 +71,8 @@ impl TopicBounds {
     }
 
     fn all(&self, topics: &[Topic], mark: Mark) -> Result<Vec<Option<u64>>, Failure> {
-        let asked: Vec<_> = partitions(topics).map(|(topic, partition)| (topic.name.as_str(), partition, mark)).collect();
+        let asked: Vec<_> =
+            partitions(topics).map(|(topic, partition)| (topic.name.as_str(), partition, mark)).collect();
         self.asker.marks(&asked, &|| false)
     }
 
@@ -87,7 +88,9 @@ impl TopicBounds {
             _ => known.lows.clone(),
         };
         if first && self.topics()?.iter().zip(&known.topics).any(|(now, then)| now.id != then.id) {
-            return Err(Failure::transient("a kafka topic was deleted and created again just now; its bounds are asked for again"));
+            return Err(Failure::transient(
+                "a kafka topic was deleted and created again just now; its bounds are asked for again",
+            ));
         }
         let bounds = partitions(&known.topics).zip(&known.lows).zip(ends.iter().zip(&starts));
         let bounds = bounds.map(|(((topic, partition), low), (end, start))| PartitionBounds {

@@ -10,7 +10,7 @@ use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 use tine_core::failure::Failure;
 
@@ -92,6 +92,9 @@ impl ClientContext for Complaints {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            return; // It follows the error that says why.
+        }
         let text = if reason.is_empty() { error.to_string() } else { reason.to_string() };
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }

@@ -63,14 +63,7 @@ struct Way<'r> {
 
 impl TopicReader {
     pub(crate) fn new(config: ClientConfig, asker: Asker, headers: bool) -> TopicReader {
-        TopicReader {
-            tracks: HashMap::new(),
-            incarnations: HashMap::new(),
-            client: None,
-            config,
-            asker,
-            headers,
-        }
+        TopicReader { tracks: HashMap::new(), incarnations: HashMap::new(), client: None, config, asker, headers }
     }
 
     fn read_way(&mut self, way: &mut Way<'_>, sink: &mut dyn Sink) -> Result<(), Failure> {

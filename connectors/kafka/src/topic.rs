@@ -97,7 +97,8 @@ impl TopicSource {
     fn checked(&self) -> Result<rdkafka::ClientConfig, Failure> {
         let config = settings::client(&self.topic.kafka.brokers, &self.topic.kafka.settings)?;
         let mut seen = BTreeSet::new();
-        match self.topic.topics.iter().find(|name| name.is_empty() || name.contains(['/', '\0']) || !seen.insert(*name)) {
+        match self.topic.topics.iter().find(|name| name.is_empty() || name.contains(['/', '\0']) || !seen.insert(*name))
+        {
             _ if self.topic.topics.is_empty() => Err(Failure::fatal("kafka source without a topic: name at least one")),
             Some(name) => Err(Failure::fatal(format!("kafka topic name {name:?} is impossible or comes twice"))),
             None => Ok(config),

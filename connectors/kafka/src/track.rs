@@ -53,7 +53,8 @@ impl Track {
     /// Starts fetching at `from`.
     pub(crate) fn start(client: &Arc<Client>, topic: &str, partition: i32, from: u64) -> Result<Track, Failure> {
         let offset = i64::try_from(from).map_err(|_| Failure::fatal(format!("{from} is not a kafka offset")))?;
-        let queue = Queue::start(client, topic, partition, offset).map_err(|why| client.away("start fetching", &why))?;
+        let queue =
+            Queue::start(client, topic, partition, offset).map_err(|why| client.away("start fetching", &why))?;
         Ok(Track { queue, next: from, used: Instant::now() })
     }
 

@@ -43,7 +43,8 @@ impl Queue {
         let rk = client.consumer.client().native_ptr();
         // SAFETY: `rk` is alive as long as `client`; a null configuration means the client's default one.
         let handle = unsafe { bindings::rd_kafka_topic_new(rk, name.as_ptr(), ptr::null_mut()) };
-        let handle = NonNull::new(handle).ok_or_else(|| format!("librdkafka refuses topic {topic:?}: {}", last_error()))?;
+        let handle =
+            NonNull::new(handle).ok_or_else(|| format!("librdkafka refuses topic {topic:?}: {}", last_error()))?;
         // SAFETY: as above; the call only allocates.
         let queue = unsafe { bindings::rd_kafka_queue_new(rk) };
         let queue = NonNull::new(queue).expect("rd_kafka_queue_new aborts the process when memory is out");
@@ -51,10 +52,13 @@ impl Queue {
         let this =
             Queue { messages: Vec::new(), head: 0, queue, topic: handle, partition, _client: Arc::clone(client) };
         // SAFETY: both handles are alive until `Drop`.
-        let code = unsafe {
-            bindings::rd_kafka_consume_start_queue(handle.as_ptr(), partition, offset, queue.as_ptr())
-        };
-        if code == 0 { Ok(this) } else { Err(format!("cannot fetch {topic}/{partition} from {offset}: {}", last_error())) }
+        let code =
+            unsafe { bindings::rd_kafka_consume_start_queue(handle.as_ptr(), partition, offset, queue.as_ptr()) };
+        if code == 0 {
+            Ok(this)
+        } else {
+            Err(format!("cannot fetch {topic}/{partition} from {offset}: {}", last_error()))
+        }
     }
 
     /// The messages at hand, in the partition's order; fill again when it is empty.
@@ -166,8 +170,7 @@ impl Message {
         for index in 0.. {
             let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
             // SAFETY: `headers` came from the call above and lives as long as the message.
-            let code =
-                unsafe { bindings::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size) };
+            let code = unsafe { bindings::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size) };
             if code != bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                 break;
             }

@@ -5,7 +5,10 @@
 //! [`admin`] asks for topic ids and for the offsets of all partitions in one round: nothing else in rdkafka knows
 //! either. Both wrap every pointer in a type that frees it, and lend nothing that outlives its owner.
 
-#![allow(unsafe_code, reason = "batch consumption and topic ids exist only in librdkafka's C interface; measured gain above")]
+#![allow(
+    unsafe_code,
+    reason = "batch consumption and topic ids exist only in librdkafka's C interface; measured gain above"
+)]
 
 pub(crate) mod admin;
 pub(crate) mod batch;
