@@ -110,4 +110,4 @@ const LOCATION: &str = "case when not pg_is_in_recovery() \
 /// Ends a transaction so that success means committed. The server answers `COMMIT` of a failed transaction with
 /// `ROLLBACK` and no error; but `SAVEPOINT` fails in a failed transaction and outside one, and then the rest of the
 /// message is not run.
-pub(crate) const COMMIT_TEXT: &str = "savepoint tine_commit; set local statement_timeout = 0; commit";
+pub const COMMIT_TEXT: &str = "savepoint tine_commit; set local statement_timeout = 0; commit";
