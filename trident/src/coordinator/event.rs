@@ -87,12 +87,47 @@ pub enum Call {
         /// After how long.
         after_ms: u64,
     },
+    /// Tell whoever watches: a transaction has entered a phase.
+    Entered(TxId, Phase),
     /// Tell whoever watches: a transaction is complete.
     Progress(Progress),
     /// Tell a person; the run goes on.
     Warn(String),
     /// The run is over.
     Finish(Result<(), Failure>),
+}
+
+/// The phases of a transaction, in the order in which it goes through them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Its plan is fixed.
+    Planned,
+    /// Emitters were told to read it.
+    Emitting,
+    /// It is processed everywhere; nothing is written yet.
+    Processed,
+    /// Its plan and manifest stand in the database.
+    Prepared,
+    /// A committer sends COMMIT to the database.
+    CommitSent,
+    /// The database has acknowledged a committer's COMMIT.
+    Acknowledged,
+    /// It is committed everywhere.
+    Complete,
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Phase::Planned => "planned",
+            Phase::Emitting => "emitting",
+            Phase::Processed => "processed",
+            Phase::Prepared => "prepared",
+            Phase::CommitSent => "COMMIT sent",
+            Phase::Acknowledged => "acknowledged",
+            Phase::Complete => "complete",
+        })
+    }
 }
 
 /// What is known when a transaction is complete.

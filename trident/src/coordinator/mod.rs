@@ -89,7 +89,7 @@ struct Open {
     planned: Planned,
     /// Whether coordination holds the plan (always, where there is no coordination).
     recorded: bool,
-    phase: Phase,
+    stage: Stage,
     /// The manifest of shards that are committed already: what this attempt makes must equal it.
     expected: Option<Manifest>,
     planned_at_ms: u64,
@@ -98,8 +98,9 @@ struct Open {
     rows: u64,
 }
 
+/// How far an open transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum Stage {
     Planned,
     Emitted,
     Processed(Manifest),
@@ -302,7 +303,7 @@ impl Coordinator {
                 let txid = planned.plan.txid;
                 let open = Open {
                     recorded: recorded.contains(&txid),
-                    phase: Phase::Planned,
+                    stage: Stage::Planned,
                     expected: expected.take(),
                     planned_at_ms: now_ms,
                     emitted_at_ms: now_ms,
@@ -362,9 +363,10 @@ impl Coordinator {
     fn emit(&mut self, out: &mut Out) {
         let (attempt, now_ms) = (self.attempt, out.now_ms());
         for (txid, open) in self.open.iter_mut().take(self.setup.in_flight_max) {
-            if open.phase == Phase::Planned {
-                open.phase = Phase::Emitted;
+            if open.stage == Stage::Planned {
+                open.stage = Stage::Emitted;
                 open.emitted_at_ms = now_ms;
+                out.call(Call::Entered(*txid, Phase::Emitting));
                 let message = Message::Emit { attempt, plan: open.planned.plan.clone() };
                 out.start_tree(Tree::Process(attempt, *txid), vec![(TO_EMITTERS, message)]);
             }
@@ -385,29 +387,29 @@ impl Coordinator {
 
     /// Prepares the lowest transaction that is processed and not prepared; one after the other.
     fn prepare(&mut self, out: &mut Out) {
-        let waiting = self.open.values_mut().find(|open| !matches!(open.phase, Phase::Prepared(_) | Phase::Committing));
+        let waiting = self.open.values_mut().find(|open| !matches!(open.stage, Stage::Prepared(_) | Stage::Committing));
         let Some(open) = waiting else { return };
-        let Phase::Processed(manifest) = open.phase else { return };
+        let Stage::Processed(manifest) = open.stage else { return };
         if self.setup.mode == CommitMode::Whole || mutant::on(Mutant::PlanNotPrepared) {
-            open.phase = Phase::Prepared(manifest);
+            open.stage = Stage::Prepared(manifest);
             return self.prepare(out);
         }
         if !open.recorded && !mutant::on(Mutant::NoPlanBeforeCommit) {
             return;
         }
-        open.phase = Phase::Preparing(manifest);
+        open.stage = Stage::Preparing(manifest);
         let row = Arc::new(open.planned.row(self.attempt, manifest));
         out.call(Call::Prepare { row, location: self.location });
     }
 
     /// Commits the lowest open transaction when it is prepared: everything before it is complete.
     fn commit(&mut self, out: &mut Out) {
-        let ready = |open: &&mut Open| matches!(open.phase, Phase::Prepared(_));
+        let ready = |open: &&mut Open| matches!(open.stage, Stage::Prepared(_));
         let ahead = if mutant::on(Mutant::NextBeforeEverywhere) { usize::MAX } else { 1 };
         let attempt = self.attempt;
         for open in self.open.values_mut().take(ahead).filter(|open| ready(open)) {
-            let Phase::Prepared(manifest) = open.phase else { continue };
-            open.phase = Phase::Committing;
+            let Stage::Prepared(manifest) = open.stage else { continue };
+            open.stage = Stage::Committing;
             let (txid, previous, chain) = (open.planned.plan.txid, open.planned.plan.previous, open.planned.chain);
             let whole = self.setup.mode == CommitMode::Whole;
             let plan = whole.then(|| Arc::new(open.planned.row(attempt, manifest)));
@@ -453,7 +455,7 @@ impl Coordinator {
         let open = Open {
             planned,
             recorded: self.setup.mode == CommitMode::Whole,
-            phase: Phase::Planned,
+            stage: Stage::Planned,
             expected: None,
             planned_at_ms: out.now_ms(),
             emitted_at_ms: out.now_ms(),
@@ -461,6 +463,7 @@ impl Coordinator {
             rows: 0,
         };
         self.open.insert(txid, open);
+        out.call(Call::Entered(txid, Phase::Planned));
     }
 
     /// Where the next plan begins: its positions, its predecessor's chain, its txid.
@@ -476,7 +479,7 @@ impl Coordinator {
     fn on_processed(&mut self, txid: TxId, notes: Vec<Note>, out: &mut Out) {
         let (shards, committers) = (self.setup.shards.clone(), self.setup.committers);
         let Some(open) = self.open.get_mut(&txid) else { return };
-        if open.phase != Phase::Emitted {
+        if open.stage != Stage::Emitted {
             return;
         }
         let mut digests = BTreeMap::new();
@@ -500,7 +503,8 @@ impl Coordinator {
         if let Some(expected) = open.expected.filter(|expected| *expected != manifest) {
             return self.finish(Err(non_deterministic(txid, expected, manifest)), out);
         }
-        open.phase = Phase::Processed(manifest);
+        open.stage = Stage::Processed(manifest);
+        out.call(Call::Entered(txid, Phase::Processed));
         let began_ms = open.emitted_at_ms.max(self.processed_at_ms);
         let (units, rows) = (open.planned.plan.units(), open.rows);
         self.processed_at_ms = out.now_ms();
@@ -509,8 +513,11 @@ impl Coordinator {
 
     fn on_prepared(&mut self, txid: TxId, outcome: PrepareOutcome, out: &mut Out) {
         let Some(open) = self.open.get_mut(&txid) else { return };
-        match (outcome, open.phase) {
-            (PrepareOutcome::Prepared, Phase::Preparing(manifest)) => open.phase = Phase::Prepared(manifest),
+        match (outcome, open.stage) {
+            (PrepareOutcome::Prepared, Stage::Preparing(manifest)) => {
+                open.stage = Stage::Prepared(manifest);
+                out.call(Call::Entered(txid, Phase::Prepared));
+            }
             (PrepareOutcome::Prepared, _) => {}
             (PrepareOutcome::Failed(failure), _) => self.on_failure(failure, out),
         }
@@ -528,11 +535,12 @@ impl Coordinator {
         self.positions = open.planned.plan.ends();
         self.known.remove(&txid);
         (self.failures_in_a_row, self.poison_in_a_row, self.fenced_before) = (0, 0, false);
-        let one_waited = self.open.values().any(|open| matches!(open.phase, Phase::Processed(_) | Phase::Prepared(_)));
+        let one_waited = self.open.values().any(|open| matches!(open.stage, Stage::Processed(_) | Stage::Prepared(_)));
         self.cut.committed(one_waited);
         if self.setup.mode == CommitMode::Prepared {
             out.call(Call::Complete(txid));
         }
+        out.call(Call::Entered(txid, Phase::Complete));
         let age_ms = out.now_ms().saturating_sub(open.planned_at_ms);
         let (counts, rows, lag) = (open.counts, open.rows, self.lag);
         out.call(Call::Progress(Progress { txid, counts, rows, lag, age_ms }));

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tine_core::{
     failure::Failure,
     id::{Attempt, TxId},
     runtime::{Inbound, Perform},
 };
-use tine_state::{CommitOrder, CommitOutcome, Committer, Session};
+use tine_state::{CommitOrder, CommitOutcome, Committer, Reply, Session, Statement};
 use tokio::{sync::mpsc, task::JoinSet};
 
+use super::watch::Watch;
 use crate::{
     committer::{CommitterCall, CommitterReply, Parts, fold},
+    coordinator::event::Phase,
     message::Batches,
     pipeline::Built,
 };
@@ -28,9 +31,9 @@ pub(super) struct Committing {
 }
 
 impl Committing {
-    pub(super) fn start(built: Arc<Built>, tasks: &mut JoinSet<()>) -> Committing {
+    pub(super) fn start(built: Arc<Built>, watch: Watch, tasks: &mut JoinSet<()>) -> Committing {
         let (orders, waiting) = mpsc::channel(WAITING);
-        tasks.spawn(commit_all(built.clone(), waiting));
+        tasks.spawn(commit_all(built.clone(), watch, waiting));
         Committing { built, orders }
     }
 
@@ -62,11 +65,11 @@ impl Perform<Batches, CommitterCall, CommitterReply> for Committing {
     }
 }
 
-async fn commit_all(built: Arc<Built>, mut waiting: mpsc::Receiver<(CommitOrder, Inbox)>) {
+async fn commit_all(built: Arc<Built>, watch: Watch, mut waiting: mpsc::Receiver<(CommitOrder, Inbox)>) {
     let mut session: Option<Box<dyn Session>> = None;
     while let Some((order, inbox)) = waiting.recv().await {
         let (attempt, txid) = (order.attempt, order.txid);
-        let outcome = commit(&built, &mut session, order).await;
+        let outcome = commit(&built, &watch, &mut session, order).await;
         let reply = CommitterReply::Committed { attempt, txid, outcome };
         if inbox.send(Inbound::Reply(reply)).await.is_err() {
             return;
@@ -74,7 +77,12 @@ async fn commit_all(built: Arc<Built>, mut waiting: mpsc::Receiver<(CommitOrder,
     }
 }
 
-async fn commit(built: &Built, session: &mut Option<Box<dyn Session>>, order: CommitOrder) -> CommitOutcome {
+async fn commit(
+    built: &Built,
+    watch: &Watch,
+    session: &mut Option<Box<dyn Session>>,
+    order: CommitOrder,
+) -> CommitOutcome {
     let open = match session {
         Some(open) => open,
         none => match built.database.session(&built.group).await {
@@ -82,5 +90,28 @@ async fn commit(built: &Built, session: &mut Option<Box<dyn Session>>, order: Co
             Err(failure) => return CommitOutcome::Failed(failure),
         },
     };
-    tine_state::run(Committer::new(order), open.as_mut()).await
+    let mut watched = WatchedSession { session: open.as_mut(), watch, txid: order.txid };
+    tine_state::run(Committer::new(order), &mut watched).await
+}
+
+/// A session that says when a COMMIT goes out and when it is acknowledged.
+struct WatchedSession<'a> {
+    session: &'a mut dyn Session,
+    watch: &'a Watch,
+    txid: TxId,
+}
+
+#[async_trait]
+impl Session for WatchedSession<'_> {
+    async fn execute(&mut self, statement: &Statement) -> Result<Reply, Failure> {
+        let commits = matches!(statement, Statement::Commit);
+        if commits {
+            self.watch.entered(self.txid, Phase::CommitSent);
+        }
+        let answer = self.session.execute(statement).await;
+        if commits && answer.is_ok() {
+            self.watch.entered(self.txid, Phase::Acknowledged);
+        }
+        answer
+    }
 }

@@ -20,9 +20,9 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use super::{Options, Told};
+use super::{Options, Told, watch::Watch};
 use crate::{
-    coordinator::event::{Call, Elected, Progress, Reply},
+    coordinator::event::{Call, Elected, Reply},
     message::Batches,
     pipeline::Built,
     source::{Bounds, Horizon, PartitionBounds},
@@ -43,7 +43,7 @@ pub(super) struct Leading {
     sources: mpsc::Sender<(Nonce, bool)>,
     nonce: Arc<std::sync::Mutex<Nonce>>,
     told: mpsc::Sender<Told>,
-    on_progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    watch: Watch,
 }
 
 impl Leading {
@@ -73,7 +73,7 @@ impl Leading {
         if let Err(error) = thread.spawn(move || serve_sources(&built, horizon, asked, &inbox)) {
             tracing::error!("cannot start the thread that asks the sources: {error}");
         }
-        Leading { coordination, database, sources, nonce, told, on_progress: options.on_progress.clone() }
+        Leading { coordination, database, sources, nonce, told, watch: options.watch() }
     }
 
     fn current_nonce(&self) -> Nonce {
@@ -99,10 +99,12 @@ impl Perform<Batches, Call, Reply> for Leading {
                 });
                 true
             }
+            Call::Entered(txid, phase) => {
+                self.watch.entered(txid, phase);
+                true
+            }
             Call::Progress(progress) => {
-                if let Some(watch) = &self.on_progress {
-                    watch(progress);
-                }
+                self.watch.progress(progress);
                 self.tell(Told::Progress(progress));
                 true
             }

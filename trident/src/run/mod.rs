@@ -7,6 +7,7 @@
 mod committing;
 mod leader;
 mod reading;
+mod watch;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -18,13 +19,10 @@ use tine_core::{
     runtime::{Inbound, Links, run_acker_clock, run_bolt, run_spout},
     task::{BoltTask, Grouping, Route, SpoutTask},
 };
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-pub use crate::coordinator::event::Progress;
+pub use self::watch::Meter;
+pub use crate::coordinator::event::{Phase, Progress};
 use crate::{
     committer::CommitBolt,
     coordinator::{
@@ -60,6 +58,8 @@ pub struct Options {
     pub message_timeout: Duration,
     /// Called after each transaction.
     pub on_progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    /// Called when a transaction enters a phase; the same goes to `tracing` (target `tine::phase`, level debug).
+    pub on_phase: Option<Arc<dyn Fn(TxId, Phase) + Send + Sync>>,
     /// For tests: an acker that never tells anyone that a tree is complete. Nothing can commit then.
     pub mute_acker: bool,
 }
@@ -78,6 +78,7 @@ impl Default for Options {
             start_timeout: Duration::from_secs(30),
             message_timeout: Duration::from_secs(120),
             on_progress: None,
+            on_phase: None,
             mute_acker: false,
         }
     }
@@ -95,11 +96,11 @@ impl fmt::Debug for Options {
 
 /// Ends runs from outside: finish what is under way, commit it, return.
 #[derive(Clone, Debug)]
-pub struct Shutdown(watch::Sender<bool>);
+pub struct Shutdown(tokio::sync::watch::Sender<bool>);
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Shutdown(watch::Sender::new(false))
+        Shutdown(tokio::sync::watch::Sender::new(false))
     }
 }
 
@@ -112,6 +113,30 @@ impl Shutdown {
     /// Asks the run to end. Transactions under way are committed; nothing new is begun.
     pub fn stop(&self) {
         self.0.send_replace(true);
+    }
+
+    /// A handle that stops at the first SIGINT or SIGTERM; a second one ends the process at once, which is safe too.
+    ///
+    /// # Errors
+    /// When the signal handlers cannot be installed.
+    pub fn on_signals() -> std::io::Result<Shutdown> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let shutdown = Shutdown::new();
+        let handle = shutdown.clone();
+        tokio::spawn(async move {
+            for again in [false, true] {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if again {
+                    std::process::exit(130);
+                }
+                handle.stop();
+            }
+        });
+        Ok(shutdown)
     }
 
     async fn asked(&self) {
@@ -171,7 +196,7 @@ pub async fn run(built: Built, options: Options, shutdown: Shutdown) -> Result<S
         tasks.spawn(run_bolt(BoltTask::new(id, routes, seed, bolt), links.clone(), inbox, arrivals, calls));
     }
     let bolt = CommitBolt::new(built.group.shard_refs().into(), options.emitters);
-    let calls = committing::Committing::start(built.clone(), &mut tasks);
+    let calls = committing::Committing::start(built.clone(), options.watch(), &mut tasks);
     tasks.spawn(run_bolt(
         BoltTask::new(plan.committer, vec![], seed, bolt),
         links.clone(),
