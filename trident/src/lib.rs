@@ -1,12 +1,20 @@
 //! Micro-batches with transaction ids.
 
+pub mod aggregate;
+pub mod columns;
 pub mod committer;
 pub mod coordinator;
+pub mod dead_letters;
 pub mod emitter;
+mod fold;
 pub mod input;
+pub mod key;
 pub mod message;
 pub mod pipeline;
 pub mod plan;
 pub mod run;
 pub mod source;
+pub mod stage;
+pub mod stream;
+pub mod topology;
 pub mod tracker;
