@@ -56,6 +56,8 @@ pub(crate) struct Assignment {
     pub(crate) table: String,
     /// No record may wait longer than this for its commit to begin.
     pub(crate) commit_age_ms: u64,
+    /// No commit may hold more Kafka records than this, so that a fast run still has enough commits to say something.
+    pub(crate) commit_records: u64,
 }
 
 impl Assignment {

@@ -1,7 +1,7 @@
 //! The yardstick: what a strong engineer writes by hand for this one job, with rdkafka and sqlx.
 //!
 //! ```text
-//! reader thread      batches of messages ─► Tally (key, count) ──┐ at most every `commit_age`
+//! reader thread      batches of messages ─► Tally (key, count) ──┐ every `commit_age` or `commit_records`
 //! commit thread      one SQL transaction: counts and offsets  ◄──┘ while the reader goes on with another Tally
 //! ```
 //!
@@ -38,7 +38,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(60);
 /// prefix of it, from which the next run goes on.
 pub(crate) fn run(assignment: &Assignment) -> Result<()> {
     let mut ledger = Ledger::open(assignment)?;
-    let mut queue = BatchQueue::open(&assignment.brokers, &assignment.topic, |partition| ledger.position(partition))?;
+    let queue = BatchQueue::open(&assignment.brokers, &assignment.topic, |partition| ledger.position(partition))?;
     // Capacity 0: a tally is handed over only to an idle committer, so there are never more than two.
     let (hand_over, handed) = sync_channel(0);
     let (give_back, spare) = sync_channel(1);
@@ -46,13 +46,18 @@ pub(crate) fn run(assignment: &Assignment) -> Result<()> {
         .name("commit".to_owned())
         .spawn(move || commit_all(&mut ledger, &handed, &give_back))
         .context("cannot start the commit thread")?;
-    let read = match assignment.job {
-        Job::Values => {
-            read_all(&mut queue, assignment.commit_age(), &hand_over, &spare, |tally, value| tally.add(value))
-        }
-        Job::Words => read_all(&mut queue, assignment.commit_age(), &hand_over, &spare, add_words),
+    let mut reader = Reader {
+        queue,
+        commit_age: assignment.commit_age(),
+        commit_records: assignment.commit_records,
+        hand_over,
+        spare,
     };
-    drop(hand_over);
+    let read = match assignment.job {
+        Job::Values => reader.read_all(|tally, value| tally.add(value)),
+        Job::Words => reader.read_all(add_words),
+    };
+    drop(reader);
     // The committer's error explains a reader that found its channel closed.
     committer.join().map_err(|_| anyhow!("the commit thread panicked"))??;
     read
@@ -66,51 +71,56 @@ fn add_words(tally: &mut Tally, line: &[u8]) {
     }
 }
 
-fn read_all(
-    queue: &mut BatchQueue,
+/// The reader thread's own: what it reads from, and when and to whom it hands over.
+struct Reader {
+    queue: BatchQueue,
     commit_age: Duration,
-    hand_over: &SyncSender<Tally>,
-    spare: &Receiver<Tally>,
-    add: impl Fn(&mut Tally, &[u8]),
-) -> Result<()> {
-    let mut tally = Tally::starting_at(queue.positions());
-    let mut last_commit = Instant::now();
-    let mut last_record = Instant::now();
-    while !queue.is_at_end() {
-        let records = queue.consume(BATCH_TIMEOUT, |value| add(&mut tally, value))?;
-        let now = Instant::now();
-        if records > 0 {
-            last_record = now;
-        }
-        ensure!(now - last_record < STALLED_AFTER, "no record for {STALLED_AFTER:?}: is the broker reachable?");
-        if now - last_commit < commit_age && !tally.is_full() {
-            continue;
-        }
-        tally.end_at(queue.positions());
-        let full = tally.is_full();
-        match hand_over.try_send(tally) {
-            Ok(()) => {
-                tally = next_tally(spare, queue);
-                last_commit = now;
-            }
-            // The last commit is still under way: wait for it only when there is no room to go on.
-            Err(TrySendError::Full(busy)) if full => {
-                hand_over.send(busy).map_err(|_| committer_ended())?;
-                tally = next_tally(spare, queue);
-                last_commit = Instant::now();
-            }
-            Err(TrySendError::Full(busy)) => tally = busy,
-            Err(TrySendError::Disconnected(_)) => return Err(committer_ended()),
-        }
-    }
-    tally.end_at(queue.positions());
-    hand_over.send(tally).map_err(|_| committer_ended())
+    commit_records: u64,
+    hand_over: SyncSender<Tally>,
+    spare: Receiver<Tally>,
 }
 
-fn next_tally(spare: &Receiver<Tally>, queue: &BatchQueue) -> Tally {
-    let mut tally = spare.try_recv().unwrap_or_default();
-    tally.start_at(queue.positions());
-    tally
+impl Reader {
+    fn read_all(&mut self, add: impl Fn(&mut Tally, &[u8])) -> Result<()> {
+        let mut tally = Tally::starting_at(self.queue.positions());
+        let mut records = 0;
+        let mut last_commit = Instant::now();
+        let mut last_record = Instant::now();
+        while !self.queue.is_at_end() {
+            let delivered = self.queue.consume(BATCH_TIMEOUT, |value| add(&mut tally, value))?;
+            records += delivered as u64;
+            let now = Instant::now();
+            if delivered > 0 {
+                last_record = now;
+            }
+            ensure!(now - last_record < STALLED_AFTER, "no record for {STALLED_AFTER:?}: is the broker reachable?");
+            let full = records >= self.commit_records || tally.is_full();
+            if full || now - last_commit >= self.commit_age {
+                let handed_over;
+                (tally, handed_over) = self.hand_over(tally, full)?;
+                if handed_over {
+                    (records, last_commit) = (0, Instant::now());
+                }
+            }
+        }
+        self.hand_over(tally, true)?;
+        Ok(())
+    }
+
+    /// Returns the tally to go on with: an empty one, or the same one while the last commit is still under way and there
+    /// is no need to `wait` for it.
+    fn hand_over(&self, mut tally: Tally, wait: bool) -> Result<(Tally, bool)> {
+        tally.end_at(self.queue.positions());
+        match self.hand_over.try_send(tally) {
+            Ok(()) => {}
+            Err(TrySendError::Full(tally)) if wait => self.hand_over.send(tally).map_err(|_| committer_ended())?,
+            Err(TrySendError::Full(tally)) => return Ok((tally, false)),
+            Err(TrySendError::Disconnected(_)) => return Err(committer_ended()),
+        }
+        let mut next = self.spare.try_recv().unwrap_or_default();
+        next.start_at(self.queue.positions());
+        Ok((next, true))
+    }
 }
 
 fn committer_ended() -> anyhow::Error {

@@ -46,6 +46,7 @@ pub(super) async fn run(
         postgres_url: database.url(),
         table: workload.job.table().to_owned(),
         commit_age_ms,
+        commit_records: workload.commit_records(),
     };
     let watch = tokio::spawn(database.watch().await?.until_end());
     let postgres_before = database.cpu_time()?;

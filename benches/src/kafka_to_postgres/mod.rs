@@ -55,9 +55,9 @@ pub(crate) struct Options {
     /// Which systems.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "hand,tine")]
     systems: Vec<System>,
-    /// Longest commit age for every job (default: 1000 for values, 150 for words, which are through sooner).
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=1000))]
-    commit_age_ms: Option<u64>,
+    /// How old a record may be when its commit begins; a sixth of the records always begins one.
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    commit_age_ms: u64,
     /// An existing Kafka; topics stay there and are used again. Without it, one is started.
     #[arg(long, value_name = "HOST:PORT", requires = "postgres")]
     brokers: Option<String>,
@@ -102,7 +102,7 @@ async fn compare(options: &Options) -> Result<bool> {
 async fn compare_on(options: &Options, job: Job, services: &Services) -> Result<Verdict> {
     let workload = Workload::new(job, options.scale);
     let expected = topic::prepare(services.brokers().to_owned(), workload).await?;
-    let commit_age_ms = options.commit_age_ms.unwrap_or(job.commit_age_ms());
+    let commit_age_ms = options.commit_age_ms;
     let mut verdict = Verdict::new(workload, options.scale >= 1.0, commit_age_ms);
     for run in 1..=options.runs {
         for system in &options.systems {

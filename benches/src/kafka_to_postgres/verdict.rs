@@ -86,9 +86,11 @@ impl Verdict {
         let Workload { job, records, distinct } = self.workload;
         let unit = job.unit();
         report::print(format_args!(
-            "\n{name}, {job}: {records} records, {distinct} keys, Zipf 1.0, {PARTITIONS} partitions; commits at most {} ms \
-             apart, fillfactor {FILLFACTOR}; medians (min-max); {unit} counted",
-            self.commit_age_ms
+            "\n{name}, {job}: {records} records, {distinct} keys, Zipf 1.0, {PARTITIONS} partitions, {} processors; \
+             a commit at least every {} ms and {} records, fillfactor {FILLFACTOR}; {unit} counted; median (min-max)",
+            std::thread::available_parallelism().map_or(0, usize::from),
+            self.commit_age_ms,
+            self.workload.commit_records(),
         ))?;
         report::print(format_args!(
             "{:<6} {:>28} {:>22} {:>9} {:>7} {:>8} {:>8} {:>6} {:>18}",
@@ -194,9 +196,7 @@ impl Verdict {
         let fewest = |system| self.of(system).map(|outcome| outcome.commits).min().unwrap_or(usize::MAX);
         let commits = fewest(system).min(fewest(System::Hand));
         if self.full_scale && commits < COMMITS_MIN {
-            return Some(format!(
-                "a run of {commits} commits, fewer than {COMMITS_MIN}: raise --scale or lower --commit-age-ms"
-            ));
+            return Some(format!("a run of {commits} commits, fewer than {COMMITS_MIN}: lower --commit-age-ms"));
         }
         let wrong = self.of(system).chain(self.of(System::Hand)).any(|outcome| outcome.difference.is_some());
         wrong.then(|| "a table was wrong".to_owned())

@@ -39,15 +39,6 @@ impl Job {
         }
     }
 
-    /// At most 1 s. The words of L are through in less than two seconds, and a run of fewer than five commits says
-    /// nothing about committing, so L commits more often.
-    pub(crate) fn commit_age_ms(self) -> u64 {
-        match self {
-            Job::Values => 1000,
-            Job::Words => 150,
-        }
-    }
-
     /// What rates are counted in.
     pub(crate) fn unit(self) -> &'static str {
         match self {
@@ -103,6 +94,12 @@ impl Workload {
     /// Says everything that decides the content, so that an existing topic of this name and size can be used again.
     pub(crate) fn topic(&self) -> String {
         format!("tine-bench-{}-{}-{}", self.job, self.records, self.distinct)
+    }
+
+    /// The most records one commit may hold: a run of fewer than five commits says nothing about committing, and a fast
+    /// one would have fewer by age alone.
+    pub(crate) fn commit_records(&self) -> u64 {
+        self.records.div_ceil(6)
     }
 
     /// How many records lie in `partition`.
