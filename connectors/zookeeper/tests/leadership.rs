@@ -61,7 +61,7 @@ async fn a_short_outage_is_bridged_by_the_same_reign() {
     let heal = proxy.clone();
     proxy.down();
     tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        heal.has_refused(2).await;
         heal.up();
     });
     reign.write_plan(GROUP, TxId(1), &plan(1)).await.unwrap();
@@ -121,9 +121,10 @@ async fn a_write_that_nobody_waited_for_is_settled_by_the_next() {
     let Some(scene) = Scene::new() else { return };
     let proxy = Proxy::start(&scene.server).await;
     let reign = reign(&scene.through(&proxy.address), 1, 1).await;
-    proxy.cut_once(&plan(1), Cut::BeforeReply, true);
+    proxy.cut_once(b"plan of 1", Cut::BeforeReply, true);
+    let first = plan(1);
     tokio::select! {
-        _ = reign.write_plan(GROUP, TxId(1), &plan(1)) => panic!("it was cut"),
+        _ = reign.write_plan(GROUP, TxId(1), &first) => panic!("it was cut"),
         () = until("the cut", || async { proxy.has_cut() }) => {}
     }
     proxy.up();
@@ -171,7 +172,7 @@ async fn a_candidate_that_starts_before_the_ensemble_leads_once_it_is_there() {
     proxy.down();
     let zookeeper = scene.through(&proxy.address);
     let candidate = tokio::spawn(async move { campaign(&zookeeper, 1).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    proxy.has_refused(2).await;
     assert!(!candidate.is_finished());
     proxy.up();
     soon("leadership", candidate).await.unwrap();

@@ -5,7 +5,10 @@ use std::{
     env,
     future::Future,
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -22,20 +25,20 @@ use tokio::{
 };
 use zookeeper_client::{Client, Error};
 
-pub const TOPOLOGY: &str = "counts";
-pub const GROUP: &str = "g";
-pub const LEADER: &str = "/tine/counts/leader";
-pub const NODE: &str = "/tine/counts/groups/g";
+pub(crate) const TOPOLOGY: &str = "counts";
+pub(crate) const GROUP: &str = "g";
+pub(crate) const LEADER: &str = "/tine/counts/leader";
+pub(crate) const NODE: &str = "/tine/counts/groups/g";
 
 /// A chroot of its own on the real server.
-pub struct Scene {
-    pub server: String,
-    pub chroot: String,
+pub(crate) struct Scene {
+    pub(crate) server: String,
+    pub(crate) chroot: String,
 }
 
 impl Scene {
     /// `None`, with the reason on stderr, when there is no server; in CI that is a failure.
-    pub fn new() -> Option<Scene> {
+    pub(crate) fn new() -> Option<Scene> {
         let Ok(server) = env::var("TINE_TEST_ZOOKEEPER") else {
             assert!(env::var_os("CI").is_none(), "TINE_TEST_ZOOKEEPER is not set, and in CI nothing is skipped");
             eprintln!("skipped: set TINE_TEST_ZOOKEEPER=host:port to a running ZooKeeper");
@@ -45,22 +48,22 @@ impl Scene {
         Some(Scene { server, chroot: format!("/tine-test-{:016x}", rand::random::<u64>()) })
     }
 
-    pub fn zookeeper(&self) -> ZooKeeper {
+    pub(crate) fn zookeeper(&self) -> ZooKeeper {
         self.through(&self.server)
     }
 
-    pub fn through(&self, address: &str) -> ZooKeeper {
+    pub(crate) fn through(&self, address: &str) -> ZooKeeper {
         let timeout = Duration::from_secs(4);
         ZooKeeper::connect(&format!("{address}{}", self.chroot)).unwrap().session_timeout(timeout)
     }
 
     /// A client of the test's own, below the chroot.
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(&self.server).await.unwrap().chroot(self.chroot.clone()).unwrap()
     }
 
     /// Deletes a node with everything below it.
-    pub async fn wipe(&self, path: &str) {
+    pub(crate) async fn wipe(&self, path: &str) {
         let client = self.client().await;
         let mut below = vec![path.to_owned()];
         let mut at = 0;
@@ -79,43 +82,43 @@ impl Scene {
     }
 }
 
-pub async fn campaign(zookeeper: &ZooKeeper, nonce: u64) -> Box<dyn Reign> {
+pub(crate) async fn campaign(zookeeper: &ZooKeeper, nonce: u64) -> Box<dyn Reign> {
     soon("leadership", zookeeper.campaign(TOPOLOGY, Nonce(nonce))).await.unwrap()
 }
 
 /// A reign whose claim stands.
-pub async fn reign(zookeeper: &ZooKeeper, nonce: u64, epoch: u64) -> Box<dyn Reign> {
+pub(crate) async fn reign(zookeeper: &ZooKeeper, nonce: u64, epoch: u64) -> Box<dyn Reign> {
     let reign = campaign(zookeeper, nonce).await;
     reign.read(GROUP).await.unwrap();
     reign.claim(GROUP, &claim(nonce, epoch)).await.unwrap();
     reign
 }
 
-pub fn claim(nonce: u64, epoch: u64) -> Claim {
+pub(crate) fn claim(nonce: u64, epoch: u64) -> Claim {
     Claim { epoch: Epoch(epoch), nonce: Nonce(nonce), lineage: 5 }
 }
 
 /// The bytes of a group node, spelt out.
-pub fn content(epoch: u64, nonce: u64, complete: u64, next: u64) -> Vec<u8> {
+pub(crate) fn content(epoch: u64, nonce: u64, complete: u64, next: u64) -> Vec<u8> {
     codec::encode(&(epoch, nonce, Some(5u128), complete, next))
 }
 
-pub fn plans(txids: impl IntoIterator<Item = u64>) -> Vec<(TxId, Vec<u8>)> {
+pub(crate) fn plans(txids: impl IntoIterator<Item = u64>) -> Vec<(TxId, Vec<u8>)> {
     txids.into_iter().map(|txid| (TxId(txid), plan(txid))).collect()
 }
 
-pub fn plan(txid: u64) -> Vec<u8> {
+pub(crate) fn plan(txid: u64) -> Vec<u8> {
     format!("plan of {txid}").into_bytes()
 }
 
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future)
         .await
         .unwrap_or_else(|_| panic!("{what} did not come in time"))
 }
 
 /// Asks again until it is so.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so().await {
         assert!(Instant::now() < deadline, "{what} did not come in time");
@@ -125,7 +128,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut()
 
 /// What happens to the request that contains the needle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub(crate) enum Cut {
     /// The server never gets it.
     Before,
     /// The server answers it, and the answer is thrown away.
@@ -140,17 +143,19 @@ enum Line {
 
 /// A TCP proxy that cuts connections.
 #[derive(Clone)]
-pub struct Proxy {
-    pub address: String,
+pub(crate) struct Proxy {
+    pub(crate) address: String,
     line: watch::Sender<Line>,
     trap: Arc<Mutex<Option<(Vec<u8>, Cut, Line)>>>,
+    refused: Arc<AtomicUsize>,
 }
 
 impl Proxy {
-    pub async fn start(server: &str) -> Proxy {
+    pub(crate) async fn start(server: &str) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let proxy = Proxy { address, line: watch::Sender::new(Line::Open), trap: Arc::default() };
+        let proxy =
+            Proxy { address, line: watch::Sender::new(Line::Open), trap: Arc::default(), refused: Arc::default() };
         let (serving, server) = (proxy.clone(), server.to_owned());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -162,28 +167,35 @@ impl Proxy {
     }
 
     /// Cuts every connection and refuses new ones.
-    pub fn down(&self) {
+    pub(crate) fn down(&self) {
         self.line.send_replace(Line::Down);
     }
 
-    pub fn up(&self) {
+    pub(crate) fn up(&self) {
         self.line.send_replace(Line::Open);
     }
 
     /// Cuts the connection at the next request that contains `needle`; `stay_down` refuses new ones afterwards.
-    pub fn cut_once(&self, needle: &[u8], cut: Cut, stay_down: bool) {
+    pub(crate) fn cut_once(&self, needle: &[u8], cut: Cut, stay_down: bool) {
         let then = if stay_down { Line::Down } else { Line::Open };
         *self.trap.lock().unwrap() = Some((needle.to_vec(), cut, then));
     }
 
+    /// Waits until somebody tried to connect in vain, `times` times.
+    pub(crate) async fn has_refused(&self, times: usize) {
+        let before = self.refused.load(Ordering::Relaxed);
+        until("an attempt", || async { self.refused.load(Ordering::Relaxed) >= before + times }).await;
+    }
+
     /// Whether the trap was sprung.
-    pub fn has_cut(&self) -> bool {
+    pub(crate) fn has_cut(&self) -> bool {
         self.trap.lock().unwrap().is_none()
     }
 
     async fn carry(&self, client: TcpStream, server: &str) -> io::Result<()> {
         let mut line = self.line.subscribe();
         if *line.borrow_and_update() == Line::Down {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
         let (mut from_client, mut to_client) = client.into_split();
