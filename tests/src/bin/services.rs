@@ -5,6 +5,7 @@
 //! is left out with a line on stderr; one that does not start ends the program with exit code 1.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its lines are its interface")]
 
+use std::process::ExitCode;
 use std::thread;
 
 use tine_tests::services::kafka::Kraft;
@@ -13,7 +14,18 @@ use tine_tests::services::zookeeper::Standalone;
 use tine_tests::services::{Error, Guard, Service};
 use tokio::signal::unix::{SignalKind, signal};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match hold() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // In one line and without a backtrace: what is wrong is in the server's log, which the message ends with.
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn hold() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     // Signals are caught from the start, so that one during a start-up still ends what was started.
     let stopped = runtime.spawn(asked_to_stop());
