@@ -1,1 +1,44 @@
-//! placeholder
+//! Exactly-once stream processing: exact counts in your own SQL tables, through crashes, replays, zombies and rescales.
+//!
+//! A user writes a [`Topology`] with a fluent API; it reads [files](files()) or Kafka and keeps exact aggregates in tables
+//! of the user's own database. There is nothing else to operate: the table *is* the state.
+//!
+//! ```no_run
+//! # #[cfg(feature = "sqlite")]
+//! # async fn word_count() -> Result<(), Box<dyn std::error::Error>> {
+//! use tine::{Sqlite, Topology, files};
+//!
+//! let topology = Topology::new("word_count");
+//! topology
+//!     .source(files(["book.txt"]).text())
+//!     .stage(|lines| lines.flat_map(|line| line.split_whitespace()).group_by(|word| word).count())
+//!     .persist(Sqlite::open("words.db").table("word_counts").key("word").value("n"));
+//! topology.run().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is promised, and what is not: `docs/guarantees.md`. How the house is built: `docs/architecture.md`.
+
+pub use tine_core as core;
+pub use tine_state as state;
+pub use tine_trident as trident;
+
+pub use tine_trident::{
+    input::{Bytes, Input, Message, Policy, Records, Row, Text, Transactional},
+    run::{Meter, Options, Phase, Progress, Rate, RunError, Shutdown, Summary},
+    source::files::files,
+    stream::{KeyedStream, Stream},
+    topology::{BuildError, Topology},
+};
+
+#[cfg(feature = "kafka")]
+pub use tine_kafka::Kafka;
+#[cfg(feature = "postgres")]
+pub use tine_postgres::Postgres;
+#[cfg(feature = "sim")]
+pub use tine_sim as sim;
+#[cfg(feature = "sqlite")]
+pub use tine_sqlite::Sqlite;
+#[cfg(feature = "zookeeper")]
+pub use tine_zookeeper::ZooKeeper;

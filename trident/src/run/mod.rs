@@ -21,7 +21,7 @@ use tine_core::{
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-pub use self::watch::Meter;
+pub use self::watch::{Meter, Rate};
 pub use crate::coordinator::event::{Phase, Progress};
 use crate::{
     committer::CommitBolt,
@@ -33,6 +33,7 @@ use crate::{
     message::Batches,
     pipeline::Built,
     source::Horizon,
+    topology::{BuildError, Topology},
 };
 
 /// How to run a topology. Each setting has a default that suits most.
@@ -115,6 +116,11 @@ impl Shutdown {
         self.0.send_replace(true);
     }
 
+    /// Whether the run was asked to end.
+    pub fn is_stopped(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// A handle that stops at the first SIGINT or SIGTERM; a second one ends the process at once, which is safe too.
     ///
     /// # Errors
@@ -164,6 +170,9 @@ pub struct Summary {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
+    /// The topology is wrong: the error names the operator and the fix.
+    #[error(transparent)]
+    Build(#[from] BuildError),
     /// The topology did not start: the failure names the address, table, topic or setting, and what to do.
     #[error("cannot start: {0}")]
     Start(Failure),
@@ -172,13 +181,30 @@ pub enum RunError {
     Halted(Failure),
 }
 
+impl Topology {
+    /// Runs this topology with the default [`Options`], until it halts; see [`run`].
+    pub fn run(&self) -> impl Future<Output = Result<Summary, RunError>> + Send + 'static {
+        self.run_with(Options::default(), Shutdown::new())
+    }
+
+    /// Runs this topology; see [`run`].
+    pub fn run_with(
+        &self,
+        options: Options,
+        shutdown: Shutdown,
+    ) -> impl Future<Output = Result<Summary, RunError>> + Send + 'static {
+        let built = self.build();
+        async move { run(built?, options, shutdown).await }
+    }
+}
+
 /// Runs a topology until it ends, is asked to end, or halts.
 ///
 /// `Ok`: everything that was begun is committed, durably. `Err`: what is committed stays exact, and a later run goes on
 /// from there. Dropping the future is like a crash: safe.
 pub async fn run(built: Built, options: Options, shutdown: Shutdown) -> Result<Summary, RunError> {
     create_tables(&built, &options, &shutdown).await.map_err(RunError::Start)?;
-    if shutdown.0.borrow().to_owned() {
+    if shutdown.is_stopped() {
         return Ok(Summary::default());
     }
     let built = Arc::new(built);

@@ -1,0 +1,135 @@
+//! Counts the records or the words of a Kafka topic into a Postgres table, exactly, through kill -9, pauses and takeovers.
+//!
+//! ```text
+//! cargo run --release --features kafka,postgres,zookeeper --example kafka_to_postgres -- \
+//!     --brokers 127.0.0.1:9092 --topic lines --count words \
+//!     --postgres postgres://user@127.0.0.1/db --table word_counts
+//! ```
+//!
+//! It prints records per second, lag and the last transaction on stderr once a second. Kill it at any moment and start it
+//! again with the same arguments: it goes on. Start it twice: the second one stands by and takes over.
+
+#![allow(clippy::print_stderr, reason = "a program that talks to people")]
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use tine::{Kafka, Meter, Options, Policy, Postgres, Shutdown, Topology, ZooKeeper, core::coordination::Coordination};
+
+/// Counts the records or the words of a Kafka topic into a Postgres table, exactly.
+#[derive(Parser)]
+struct Args {
+    /// Kafka's brokers, separated by commas.
+    #[arg(long, value_name = "HOST:PORT")]
+    brokers: String,
+    /// The topic.
+    #[arg(long)]
+    topic: String,
+    /// What to count: the words of each record, or whole values.
+    #[arg(long, value_enum)]
+    count: Count,
+    /// The database, as a URL.
+    #[arg(long, value_name = "URL", env = "TINE_POSTGRES", hide_env_values = true)]
+    postgres: String,
+    /// The table, `name` or `schema.name`; made when missing. Columns: `word` or `value` (text, the key), `n` (bigint).
+    #[arg(long)]
+    table: String,
+    /// Decide leadership and keep open plans in ZooKeeper; without it by a lock in the database.
+    #[arg(long, value_name = "HOST:PORT/CHROOT")]
+    zookeeper: Option<String>,
+    /// The topology's name: copies of one name are one job.
+    #[arg(long, default_value = "kafka_to_postgres")]
+    name: String,
+    /// End when everything below the last stable offsets at this start is committed.
+    #[arg(long)]
+    until_end: bool,
+    /// What happens to records that are not UTF-8 text, or null.
+    #[arg(long, value_enum, default_value = "fail")]
+    on_invalid: Invalid,
+    /// Take a table that has rows already as the starting point.
+    #[arg(long)]
+    adopt: bool,
+    /// How old a record may get under load before it is committed, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 800)]
+    batch_max_ms: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Count {
+    Words,
+    Values,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Invalid {
+    /// Halt and name the record: nothing is lost.
+    Fail,
+    /// Leave it out and count it.
+    Skip,
+    /// Put it into the table tine_dead_letters.
+    DeadLetter,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,tine=info".into());
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .without_time()
+        .with_target(false)
+        .init();
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let shutdown = Shutdown::on_signals().context("cannot listen for SIGINT and SIGTERM")?;
+    let topology = topology(&args)?;
+    let coordination = match &args.zookeeper {
+        Some(address) => Some(Arc::new(ZooKeeper::connect(address)?) as Arc<dyn Coordination>),
+        None => None,
+    };
+    let options = Options {
+        coordination,
+        until_end: args.until_end,
+        batch_max: Duration::from_millis(args.batch_max_ms),
+        on_progress: Some(Meter::default().into_callback(|rate| eprintln!("{rate}"))),
+        ..Options::default()
+    };
+    let summary = topology.run_with(options, shutdown).await?;
+    eprintln!("{} records in {} transactions, last txid {}", summary.records, summary.transactions, summary.last);
+    if summary.skipped + summary.dead_letters > 0 {
+        eprintln!("{} records skipped, {} dead letters", summary.skipped, summary.dead_letters);
+    }
+    Ok(())
+}
+
+/// The job itself.
+fn topology(args: &Args) -> anyhow::Result<Topology> {
+    let policy = match args.on_invalid {
+        Invalid::Fail => Policy::Fail,
+        Invalid::Skip => Policy::Skip,
+        Invalid::DeadLetter => Policy::DeadLetter,
+    };
+    let mut table = Postgres::connect(&args.postgres)?.table(&args.table).value("n");
+    if args.adopt {
+        table = table.adopt();
+    }
+    let topology = Topology::new(&*args.name);
+    let records = Kafka::connect(&*args.brokers).topic(&*args.topic).text().on_invalid(policy).on_null(policy);
+    let records = topology.source(records);
+    match args.count {
+        Count::Words => records
+            .stage(|lines| lines.flat_map(|line| line.split_whitespace()).group_by(|word| word).count())
+            .persist(table.key("word")),
+        Count::Values => records.stage(|values| values.group_by(|value| value).count()).persist(table.key("value")),
+    };
+    Ok(topology)
+}
