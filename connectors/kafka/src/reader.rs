@@ -4,7 +4,7 @@
 //! where the last one ended goes on from the queue; any other starts the partition anew at its first offset (no seek:
 //! seeks race with fetches). Other partitions are fetched ahead meanwhile, each up to its own bound.
 //!
-//! When the range's last record was lent, the topic's id is asked for once more (0.2–0.5 ms on loopback, on a connection
+//! When the range's last record was lent, the topic's id is asked for once more (0.1–0.25 ms on loopback, on a connection
 //! of its own). Ids are never used again: the same id at the plan and after the last record means that all in between
 //! came from the planned topic, whatever was deleted and created meanwhile. In a cluster, the broker asked may hear of a
 //! re-creation some ms later than the one that was read from; that window is not covered.

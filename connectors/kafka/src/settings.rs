@@ -2,7 +2,28 @@
 //!
 //! # Figures
 //!
-//! FIGURES
+//! Measured with `cargo run --release -p tine-kafka --example read_rate -- HOST:PORT TOPIC 50000 [KEY=VALUE …]`: 10 M
+//! uncompressed records of 12 bytes in 4 partitions, ranges of 50,000, broker, reader and other builds on the same 2
+//! cores, so the times are upper bounds; CPU is the whole client process, per record, checksums included. Spread between
+//! runs of the same settings: 15 %.
+//!
+//! | changed | M records/s | CPU ns | resident MB |
+//! |---|---|---|---|
+//! | nothing | 2.1–2.4 | 330–410 | 53–58 |
+//! | ranges of 5,000 | 2.4 | 350 | 58 |
+//! | `queued.min.messages=5000` | 2.0 | 340 | 40 |
+//! | `queued.min.messages=40000` | 2.0–2.2 | 410–420 | 81 |
+//! | `queued.min.messages=100000` | 2.9 | 320 | 151 |
+//! | `fetch.message.max.bytes=131072` | 2.4 | 350 | 42 |
+//! | `fetch.message.max.bytes=2097152` | 2.6 | 290 | 137 |
+//! | `fetch.wait.max.ms=100` | 0.7 | 410 | 55 |
+//! | `fetch.queue.backoff.ms=1000` (librdkafka's default) | 0.06 | 390 | 52 |
+//!
+//! Memory is per partition that a reader has read within the last minute: about 10 MB, whatever the topic's size.
+//! One client has one fetch under way per broker, and the next waits for it: that is what `fetch.wait.max.ms` costs as
+//! soon as one of several partitions is at its end. Reading elsewhere in a partition (a replay) takes 16 ms at 10 ms,
+//! 26 ms at 20 ms and 108 ms at 100 ms; a reader at the end of its partitions takes 1 % of a core. The proof at a range's
+//! end takes 0.1–0.25 ms, a poll of 4 partitions' bounds 0.1–0.3 ms.
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use tine_core::failure::Failure;
@@ -19,7 +40,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     // A full queue is looked at again after this; the default of a second halves the throughput.
     ("fetch.queue.backoff.ms", "2"),
     // A fetch at the end of a partition waits this long for records, and a new start of a partition waits for it.
-    ("fetch.wait.max.ms", "20"),
+    ("fetch.wait.max.ms", "10"),
     ("fetch.error.backoff.ms", "50"),
     ("reconnect.backoff.ms", "50"),
     ("reconnect.backoff.max.ms", "1000"),
