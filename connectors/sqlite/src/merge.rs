@@ -3,9 +3,10 @@
 //! A statement per row costs a hop to SQLite's thread each (40 µs measured); `json_each` costs 1 to 10 µs a row. Texts
 //! and integers are exact in SQLite's JSON; bytes travel as hexadecimal digits.
 //!
-//! SQLite turns a sum that does not fit 64 bits into a floating-point number, and a `STRICT` integer column takes that
-//! number when it happens to be whole: `-2^63 - 1` becomes `-2^63`. So the statement asks for the sum's type, and
-//! yields NULL, which no column takes, where it is not an integer. Then the key is looked for.
+//! SQLite turns a sum that does not fit 64 bits into a floating-point number. A `STRICT` integer column refuses that
+//! number today because of a special case at the two ends of the range, which is not a promise. So the statement asks
+//! for the sum's type itself, and yields NULL, which no column takes, where it is not an integer. Then the key is
+//! looked for.
 
 use sqlx::{AssertSqlSafe, Row, SqliteConnection, sqlite::SqliteRow};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! The suite that every state database passes, on a temporary file.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! What is particular to a file: its mode, its lock, killed processes, replaced files, long histories, large batches.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod common;
 

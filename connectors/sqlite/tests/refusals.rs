@@ -1,4 +1,5 @@
 //! What cannot be a state database, or not this topology's, is refused with words that name it and the fix.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod common;
 
@@ -95,7 +96,7 @@ async fn every_difference_of_a_table_is_told() {
     }
     for accepted in [
         format!("CREATE TABLE word_counts ({good}) STRICT"),
-        format!("CREATE TABLE Word_Counts (n INTEGER NOT NULL, WORD TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID"),
+        "CREATE TABLE Word_Counts (n INTEGER NOT NULL, WORD TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID".into(),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.db");

@@ -1,5 +1,6 @@
 //! A counting topology on a temporary file, for the tests of this folder.
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::{path::Path, sync::Arc};
 
