@@ -354,7 +354,7 @@ impl<C: Combiner> Stored<C> {
 
 impl<C: Combiner> Combine for Stored<C> {
     fn combine(&self, rows: &TableRows, present: &[bool], stored: &[Column]) -> Result<Vec<Column>, Failure> {
-        let mut build = Default::default();
+        let mut build = C::Value::build(rows.len());
         for row in 0..rows.len() {
             let stored = present.get(row).copied().unwrap_or(false).then_some(stored);
             let outcome = catch_unwind(AssertUnwindSafe(|| self.row(rows, stored, row)))

@@ -203,8 +203,8 @@ impl<K: Columns, C: Combiner> TypedFold<K, C> {
         // `Some` until a row is taken; rows are taken in the order of their keys.
         let mut rows: Vec<Option<BatchRow<K, C::Held>>> = rows.into_iter().map(Some).collect();
         let mut out = Columnar::<K, C::Value> {
-            keys: Default::default(),
-            values: Default::default(),
+            keys: K::build(count),
+            values: C::Value::build(count),
             shards: Vec::with_capacity(count),
             digests: vec![Digest::default(); usize::from(self.shards)],
             bytes: Vec::new(),

@@ -175,7 +175,7 @@ key_of_keys!(A 0, B 1, C 2, D 3);
 
 #[cfg(test)]
 mod tests {
-    use std::hash::{BuildHasher, DefaultHasher};
+    use std::hash::DefaultHasher;
 
     use super::*;
 
@@ -198,7 +198,6 @@ mod tests {
         agrees(&b"a\0"[..]);
         agrees(-3i8);
         agrees(("a", 7u32, vec![1u8], 9i64));
-        let _ = hashbrown::DefaultHashBuilder::default().build_hasher();
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(crate) mod pipeline;
 mod rows;
 pub(crate) mod scratch;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use grouped::{Grouped, Partial};
 pub use rows::Rows;

@@ -128,7 +128,7 @@ pub struct KeyedStream<K, V, R> {
     topology: Topology,
     source: usize,
     stage: usize,
-    types: PhantomData<fn() -> (K, V, R)>,
+    types: PhantomData<fn(K, V) -> R>,
 }
 
 impl<K: Columns, V: Columns, R> KeyedStream<K, V, R> {

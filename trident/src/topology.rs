@@ -12,7 +12,7 @@ mod error;
 pub(crate) mod node;
 mod shape;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fmt,
