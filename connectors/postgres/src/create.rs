@@ -16,7 +16,7 @@ use tine_state::{GroupSpec, Ident, TableSpec};
 use crate::{
     errors,
     link::{Bound, Link},
-    settings::{self, ANSWER_TIMEOUT, COMMIT_TEXT, COMMIT_TIMEOUT, Mode, SERVER_VERSION_MIN},
+    settings::{self, ANSWER_TIMEOUT, COMMIT_TEXT, COMMIT_TIMEOUT, Mode, PROMPT_TIMEOUT, SERVER_VERSION_MIN},
     sqlstate::Meaning,
 };
 
@@ -75,7 +75,7 @@ pub(crate) async fn create(link: &mut Link, group: &GroupSpec) -> Result<(), Fai
     match creation.run().await {
         Ok(()) => creation.commit().await,
         Err(failure) => {
-            let _ = creation.link.message(&"rollback".into(), ANSWER_TIMEOUT).await;
+            let _ = creation.link.message(&"rollback".into(), PROMPT_TIMEOUT).await;
             Err(failure)
         }
     }

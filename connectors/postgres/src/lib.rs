@@ -16,6 +16,10 @@
 //! leader, one for the lock of the embedded mode. The lock needs a connection of its own on the server; behind a
 //! pooler in transaction mode use another form of coordination.
 //!
+//! **Which server it is** is checked in every transaction: the system identifier, the timeline of the current WAL file
+//! and the position of the log must hold what the last raise saw, so that a failover or a restored backup is noticed.
+//! A role without the right to call `pg_control_system()` gets a warning, and goes on without the identifier.
+//!
 //! **What a transaction does.** `begin` with every setting in one message ([`settings`]), one statement that moves
 //! the ledger rows and merges the data if *all* of them moved, `commit` in a form that a failed transaction cannot
 //! survive: three round trips, whatever the number of shards and rows.

@@ -19,7 +19,7 @@ use tine_state::{Location, Reply, Session, ShardRef, Statement, TransactionRow};
 use crate::{
     errors,
     link::{Bound, Link, statement},
-    settings::{self, ANSWER_TIMEOUT, COMMIT_TEXT, COMMIT_TIMEOUT, HISTORY_TRANSACTIONS, Mode},
+    settings::{self, COMMIT_TEXT, COMMIT_TIMEOUT, HISTORY_TRANSACTIONS, Mode, PROMPT_TIMEOUT},
     sql::GroupSql,
     sqlstate::Meaning,
 };
@@ -49,7 +49,7 @@ impl PgSession {
 
     async fn roll_back(&mut self) {
         let was_open = self.transaction.take().is_some();
-        if was_open && self.link.is_up() && self.link.message(&"rollback".into(), ANSWER_TIMEOUT).await.is_err() {
+        if was_open && self.link.is_up() && self.link.message(&"rollback".into(), PROMPT_TIMEOUT).await.is_err() {
             self.link.drop_connection();
         }
     }
@@ -105,7 +105,7 @@ impl PgSession {
     async fn start_once(&mut self, mode: Mode) -> Result<Option<Location>, Failure> {
         let text = settings::begin_text(mode, &self.link.names.of(mode.role()), self.link.control);
         self.transaction = Some(mode);
-        let rows = match self.link.message(&text.into(), ANSWER_TIMEOUT).await {
+        let rows = match self.link.message(&text.into(), PROMPT_TIMEOUT).await {
             Ok(rows) => rows,
             Err(error) => return Err(self.failed("beginning a transaction", &error).await),
         };
@@ -121,7 +121,7 @@ impl PgSession {
         match self.link.message(&COMMIT_TEXT.into(), COMMIT_TIMEOUT).await {
             Ok(_) => Ok(Reply::Done),
             Err(error) => {
-                if self.link.is_up() && self.link.message(&"rollback".into(), ANSWER_TIMEOUT).await.is_err() {
+                if self.link.is_up() && self.link.message(&"rollback".into(), PROMPT_TIMEOUT).await.is_err() {
                     self.link.drop_connection();
                 }
                 Err(errors::at_commit(&self.link.address, &error))
@@ -152,7 +152,7 @@ impl PgSession {
     }
 
     async fn end_older_connections(&mut self) -> Result<(), sqlx::Error> {
-        self.link.message(&"rollback to savepoint tine_lock".into(), ANSWER_TIMEOUT).await?;
+        self.link.message(&"rollback to savepoint tine_lock".into(), PROMPT_TIMEOUT).await?;
         let query = statement(&self.sql.evict).bind(self.link.names.prefix().to_string());
         let rows = self.link.rows(query).await?;
         let ended: i64 = rows.first().map_or(Ok(0), |row| row.try_get("ended"))?;

@@ -20,6 +20,10 @@ pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(120);
 /// sleeps inside its transaction holds up a raise no longer than this.
 pub const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long to wait for the answer to what waits for nobody (`begin`, `rollback`): so a server that has vanished from
+/// the network is noticed at the next transaction.
+pub const PROMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long to wait for the answer to a statement before the connection is given up; longer than the server's own
 /// [`STATEMENT_TIMEOUT`], which is the better answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(135);

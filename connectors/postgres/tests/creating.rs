@@ -160,7 +160,14 @@ async fn missing_rights_say_what_to_grant() {
     }
     fresh.sql(&format!("grant insert on words to {role}")).await;
     assert_eq!(run(Committer::new(commit()), &mut *session).await, CommitOutcome::Applied);
-    drop(session);
+
+    fresh.sql("revoke execute on function pg_control_system() from public").await;
+    let mut blind = server::session(&database, &spec).await;
+    let location = raise(&mut *blind, attempt(1, 2)).await.location;
+    assert!(location.system == 0 && location.timeline != 0, "{location}");
+    let next = order(&spec, attempt(1, 2), 2, location, vec![counted([("a", 1)])]);
+    assert_eq!(run(Committer::new(next), &mut *blind).await, CommitOutcome::Applied);
+    drop((session, blind));
     fresh.sql(&format!("drop owned by {role}")).await;
     fresh.sql(&format!("drop role {role}")).await;
     fresh.drop_database().await;

@@ -14,7 +14,7 @@ async fn a_lock_whose_backend_is_ended_is_lost_and_can_be_taken_again() {
     let database = fresh.postgres();
     let mut lock = database.try_lock("t").await.unwrap().unwrap();
     assert!(database.try_lock("t").await.unwrap().is_none());
-    fresh.sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'").await;
+    fresh.sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())").await;
     let failure = lock.lost().await;
     assert_eq!(failure.kind, FailureKind::Transient, "{failure}");
     assert_eq!(lock.lost().await, failure, "asked again, it says the same");

@@ -5,15 +5,8 @@ mod server;
 use server::*;
 use sqlx::AssertSqlSafe;
 use tine_core::{failure::FailureKind, hash::Hash128, id::TxId};
-use tine_postgres::{Postgres, settings::COMMIT_TEXT};
-use tine_state::{CommitOutcome, Committer, Database, GroupSpec, Location, Statement, TransactionRow, run};
-
-async fn counting(fresh: &Fresh, tables: &[&str]) -> (Postgres, GroupSpec, Location) {
-    let (database, spec) = (fresh.postgres(), group("counting", tables.iter().map(|name| words(name)).collect()));
-    database.create(&spec).await.unwrap();
-    let location = raise(&mut *session(&database, &spec).await, attempt(1, 1)).await.location;
-    (database, spec, location)
-}
+use tine_postgres::settings::COMMIT_TEXT;
+use tine_state::{CommitOutcome, Committer, Location, Statement, TransactionRow, run};
 
 /// Ends the group's sessions, as an administrator or a crash would.
 async fn terminate(fresh: &Fresh) {

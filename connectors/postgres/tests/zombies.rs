@@ -4,23 +4,16 @@ mod server;
 
 use server::*;
 use tine_core::{failure::FailureKind, id::TxId};
-use tine_state::{CommitOutcome, Committer, Location, Statement, run};
+use tine_state::{CommitOutcome, Committer, Database, Statement, run};
 
 /// Backends of this database that wait for a lock.
 const WAITING: &str =
     "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
 
-async fn counting(fresh: &Fresh) -> (tine_postgres::Postgres, tine_state::GroupSpec, Location) {
-    let (database, spec) = (fresh.postgres(), group("zombies", vec![words("words")]));
-    tine_state::Database::create(&database, &spec).await.unwrap();
-    let location = raise(&mut *session(&database, &spec).await, attempt(1, 1)).await.location;
-    (database, spec, location)
-}
-
 #[tokio::test]
 async fn a3_a_raise_waits_for_a_writer_inside_its_transaction_and_then_sees_what_it_did() {
     let Some(fresh) = Fresh::new().await else { return };
-    let (database, spec, location) = counting(&fresh).await;
+    let (database, spec, location) = counting(&fresh, &["words"]).await;
     let commit = order(&spec, attempt(1, 1), 1, location, vec![counted([("a", 1)])]);
     let mut zombie = session(&database, &spec).await;
     all(&mut *zombie, [Statement::Begin(Some(location)), advance(&commit)]).await;
@@ -42,9 +35,9 @@ async fn a3_a_raise_waits_for_a_writer_inside_its_transaction_and_then_sees_what
 #[tokio::test]
 async fn g2_a_raise_ends_a_writer_of_its_group_that_never_wakes() {
     let Some(fresh) = Fresh::new().await else { return };
-    let (database, spec, location) = counting(&fresh).await;
+    let (database, spec, location) = counting(&fresh, &["words"]).await;
     let other = group("bystander", vec![words("other_words")]);
-    tine_state::Database::create(&database, &other).await.unwrap();
+    database.create(&other).await.unwrap();
     let (mut zombie, mut bystander) = (session(&database, &spec).await, session(&database, &other).await);
     let commit = order(&spec, attempt(1, 1), 1, location, vec![counted([("a", 1)])]);
     all(&mut *bystander, [Statement::Begin(None), Statement::LockGroup]).await;
@@ -62,7 +55,7 @@ async fn g2_a_raise_ends_a_writer_of_its_group_that_never_wakes() {
 #[tokio::test]
 async fn a2_a_miss_while_another_writer_is_uncommitted_is_not_taken_for_a_refusal() {
     let Some(fresh) = Fresh::new().await else { return };
-    let (database, spec, location) = counting(&fresh).await;
+    let (database, spec, location) = counting(&fresh, &["words"]).await;
     for (txid, end, expected) in
         [(1, Statement::Rollback, CommitOutcome::Applied), (2, Statement::Commit, CommitOutcome::AlreadyDone)]
     {

@@ -156,7 +156,9 @@ impl Creation<'_> {
         );
         let nothing = Hash128::default().to_bytes().to_vec();
         let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(&group.topology).bind(&group.group);
-        self.rows(query.bind(names).bind(shards).bind(nothing), "writing the ledger").await.map(drop)
+        self.rows(query.bind(names).bind(shards).bind(nothing), "writing the ledger").await?;
+        // Without statistics the planner takes the ledger for one row, and compares every shard with every shard.
+        self.message(format!("analyze {ledger}"), "analyzing the ledger").await
     }
 
     /// Every shard that the group's row lists must be in the ledger: a missing one is lost rows, not a new state.

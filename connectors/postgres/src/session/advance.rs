@@ -211,3 +211,25 @@ fn longest_key(piece: &Piece<'_>) -> Option<String> {
     let at = piece.range.clone().max_by_key(length)?;
     Some(format!("the longest key has {} bytes: {}", length(&at), piece.rows.show_key(at)))
 }
+
+#[cfg(test)]
+mod tests {
+    use tine_core::id::Shard;
+
+    use super::*;
+
+    fn sizes(texts: Vec<String>) -> Vec<Range<usize>> {
+        let shards = vec![Shard(0); texts.len()];
+        let rows = TableRows { keys: vec![Column::Text(texts)], values: Vec::new(), shards, combine: None };
+        pieces(StateIndex(0), &rows).map(|piece| piece.range).collect()
+    }
+
+    #[test]
+    fn g12_rows_are_cut_by_number_and_by_bytes_and_none_is_left_out() {
+        assert!(sizes(Vec::new()).is_empty());
+        let many = ROWS_PER_STATEMENT;
+        assert_eq!(sizes(vec![String::new(); many + 1]), [0..many, many..many + 1]);
+        let large = "x".repeat(BYTES_PER_STATEMENT);
+        assert_eq!(sizes(vec![large.clone(), large, "y".to_string(), "z".to_string()]), [0..1, 1..2, 2..4]);
+    }
+}

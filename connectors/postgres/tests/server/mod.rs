@@ -4,6 +4,8 @@
 
 // Each test program uses another part.
 #![allow(dead_code, unreachable_pub)]
+// Helpers of tests, which clippy does not know for tests.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::{
     collections::hash_map::RandomState,
@@ -200,6 +202,14 @@ pub async fn raise(session: &mut dyn Session, attempt: Attempt) -> Snapshot {
         RaiseOutcome::Raised(snapshot) => *snapshot,
         other => panic!("the raise ended as {other:?}"),
     }
+}
+
+/// A group with these tables, its fence raised to attempt 1.1.
+pub async fn counting(fresh: &Fresh, tables: &[&str]) -> (Postgres, GroupSpec, Location) {
+    let (database, spec) = (fresh.postgres(), group("counting", tables.iter().map(|name| words(name)).collect()));
+    database.create(&spec).await.unwrap();
+    let location = raise(&mut *session(&database, &spec).await, attempt(1, 1)).await.location;
+    (database, spec, location)
 }
 
 /// Executes statements that must not fail; returns the last reply.
