@@ -61,7 +61,11 @@ async fn reach(zookeeper: &ZooKeeper) -> Result<Client, Failure> {
         let attempt = connector.connect(&zookeeper.address.hosts);
         let error = match tokio::time::timeout(zookeeper.session_timeout, attempt).await {
             Ok(Ok(client)) => {
-                zookeeper.told.contacted.store(true, Ordering::Relaxed);
+                let first = !zookeeper.told.contacted.swap(true, Ordering::Relaxed);
+                let (asked, granted) = (zookeeper.session_timeout, client.session_timeout());
+                if first && asked != granted {
+                    tracing::warn!("{}: a session timeout of {asked:?} became {granted:?}", zookeeper.describe());
+                }
                 return Ok(client);
             }
             Ok(Err(error @ (Error::AuthFailed | Error::BadArguments(_)))) => {
