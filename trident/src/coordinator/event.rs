@@ -32,6 +32,8 @@ pub struct Setup {
     pub batch_ms: u64,
     /// The same when the database is the bottleneck: larger batches have fewer rows per record.
     pub batch_max_ms: u64,
+    /// The most positions of the sources that one transaction takes.
+    pub batch_units_max: u64,
     /// How long to wait before asking an idle source again, in milliseconds.
     pub poll_ms: u64,
     /// How often in a row a poisoned batch is tried again before the group halts.

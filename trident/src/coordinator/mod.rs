@@ -436,10 +436,11 @@ impl Coordinator {
             return;
         }
         let (positions, previous, txid) = self.tail();
-        let (ranges, left) = match cut::next_ranges(bounds, &positions, self.cut.units()) {
-            Ok(found) => found,
-            Err(failure) => return self.finish(Err(failure), out),
-        };
+        let (ranges, left) =
+            match cut::next_ranges(bounds, &positions, self.cut.units().min(self.setup.batch_units_max)) {
+                Ok(found) => found,
+                Err(failure) => return self.finish(Err(failure), out),
+            };
         if self.setup.horizon == Horizon::Now && self.goal.is_none() {
             self.goal = Some(ends_of(&ranges, bounds));
         }

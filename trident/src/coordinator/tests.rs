@@ -38,6 +38,7 @@ impl World {
             in_flight_max: 2,
             batch_ms: 10,
             batch_max_ms: 10,
+            batch_units_max: u64::MAX,
             poll_ms: 5,
             poison_retries: 1,
         };

@@ -2,7 +2,7 @@
 //! order by a worker of its own.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -20,7 +20,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use super::{Options, Told, watch::Watch};
+use super::{Options, Summary, watch::Watch};
 use crate::{
     coordinator::event::{Call, Elected, Reply},
     message::Batches,
@@ -41,8 +41,9 @@ pub(super) struct Leading {
     coordination: mpsc::Sender<Call>,
     database: mpsc::Sender<Call>,
     sources: mpsc::Sender<(Nonce, bool)>,
-    nonce: Arc<std::sync::Mutex<Nonce>>,
-    told: mpsc::Sender<Told>,
+    nonce: Arc<Mutex<Nonce>>,
+    finished: mpsc::Sender<Result<(), Failure>>,
+    summary: Arc<Mutex<Summary>>,
     watch: Watch,
 }
 
@@ -50,11 +51,12 @@ impl Leading {
     pub(super) fn start(
         built: Arc<Built>,
         options: &Options,
-        told: mpsc::Sender<Told>,
+        finished: mpsc::Sender<Result<(), Failure>>,
+        summary: Arc<Mutex<Summary>>,
         inbox: Inbox,
         tasks: &mut JoinSet<()>,
     ) -> Leading {
-        let nonce = Arc::new(std::sync::Mutex::new(Nonce(0)));
+        let nonce = Arc::new(Mutex::new(Nonce(0)));
         let (coordination, calls) = mpsc::channel(WAITING);
         let worker = Coordinating {
             built: built.clone(),
@@ -73,16 +75,16 @@ impl Leading {
         if let Err(error) = thread.spawn(move || serve_sources(&built, horizon, asked, &inbox)) {
             tracing::error!("cannot start the thread that asks the sources: {error}");
         }
-        Leading { coordination, database, sources, nonce, told, watch: options.watch() }
+        Leading { coordination, database, sources, nonce, finished, summary, watch: options.watch() }
     }
 
     fn current_nonce(&self) -> Nonce {
-        *self.nonce.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.nonce.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, told: Told) {
-        let sender = self.told.clone();
-        tokio::spawn(async move { sender.send(told).await });
+    /// Ends the run; the first word counts, and the channel has room for it.
+    fn tell(&self, result: Result<(), Failure>) {
+        let _ = self.finished.try_send(result);
     }
 }
 
@@ -105,7 +107,7 @@ impl Perform<Batches, Call, Reply> for Leading {
             }
             Call::Progress(progress) => {
                 self.watch.progress(progress);
-                self.tell(Told::Progress(progress));
+                self.summary.lock().unwrap_or_else(PoisonError::into_inner).add(progress);
                 true
             }
             Call::Warn(message) => {
@@ -113,15 +115,13 @@ impl Perform<Batches, Call, Reply> for Leading {
                 true
             }
             Call::Finish(result) => {
-                self.tell(Told::Finished(result));
+                self.tell(result);
                 true
             }
             _ => self.coordination.try_send(call).is_ok(),
         };
         if !sent {
-            self.tell(Told::Finished(Err(Failure::fatal(
-                "a worker of the coordinator has ended or is a thousand calls behind",
-            ))));
+            self.tell(Err(Failure::fatal("a worker of the coordinator has ended or is a thousand calls behind")));
         }
     }
 }
@@ -132,7 +132,7 @@ struct Coordinating {
     service: Option<Arc<dyn Coordination>>,
     inbox: Inbox,
     leadership: Leadership,
-    nonce: Arc<std::sync::Mutex<Nonce>>,
+    nonce: Arc<Mutex<Nonce>>,
     session: Option<Box<dyn Session>>,
 }
 
@@ -165,7 +165,7 @@ impl Coordinating {
     }
 
     async fn serve_one(&mut self, call: Call) -> Option<Reply> {
-        let nonce = *self.nonce.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let nonce = *self.nonce.lock().unwrap_or_else(PoisonError::into_inner);
         let group = self.built.group.group.clone();
         if let Call::Campaign = call {
             return Some(self.campaign().await);
@@ -205,7 +205,7 @@ impl Coordinating {
     }
 
     fn begin_reign(&self, nonce: Nonce) {
-        *self.nonce.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = nonce;
+        *self.nonce.lock().unwrap_or_else(PoisonError::into_inner) = nonce;
     }
 
     async fn try_campaign(&mut self, nonce: Nonce) -> Result<Elected, Failure> {

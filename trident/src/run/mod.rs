@@ -9,7 +9,11 @@ mod leader;
 mod reading;
 mod watch;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rand::Rng;
 use tine_core::{
@@ -49,6 +53,9 @@ pub struct Options {
     pub batch: Duration,
     /// The same while the database is the bottleneck (default 800 ms): larger batches have fewer rows per record.
     pub batch_max: Duration,
+    /// The most positions of the sources that one transaction takes: records for Kafka, bytes for files (default: no
+    /// limit but time and memory).
+    pub batch_units_max: u64,
     /// How long to wait before asking an idle source again (default 5 ms).
     pub poll: Duration,
     /// How many emitters read the sources (default: half the cores).
@@ -74,6 +81,7 @@ impl Default for Options {
             in_flight_max: 3,
             batch: Duration::from_millis(100),
             batch_max: Duration::from_millis(800),
+            batch_units_max: u64::MAX,
             poll: Duration::from_millis(5),
             emitters: (cores / 2).max(1),
             start_timeout: Duration::from_secs(30),
@@ -231,12 +239,22 @@ pub async fn run(built: Built, options: Options, shutdown: Shutdown) -> Result<S
         calls,
     ));
 
-    let (finished, mut finish) = mpsc::channel(16);
+    let (finished, mut finish) = mpsc::channel(1);
+    let summary = Arc::new(Mutex::new(Summary::default()));
     let spout = SpoutTask::new(COORDINATOR, plan.coordinator_routes(), seed, Coordinator::new(setup(&built, &options)));
-    let calls = leader::Leading::start(built.clone(), &options, finished, coordinator_inbox.clone(), &mut tasks);
+    let calls = leader::Leading::start(
+        built.clone(),
+        &options,
+        finished,
+        summary.clone(),
+        coordinator_inbox.clone(),
+        &mut tasks,
+    );
     tasks.spawn(run_spout(spout, links.clone(), coordinator_inbox.clone(), coordinator_arrivals, calls));
     tasks.spawn(run_acker_clock(links, options.message_timeout));
-    supervise(&mut tasks, &mut finish, &shutdown, coordinator_inbox).await
+    supervise(&mut tasks, &mut finish, &shutdown, coordinator_inbox).await.map_err(RunError::Halted)?;
+    let summary = *summary.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(summary)
 }
 
 const COORDINATOR: TaskId = TaskId(0);
@@ -271,6 +289,7 @@ fn setup(built: &Built, options: &Options) -> Setup {
         in_flight_max: options.in_flight_max.max(1),
         batch_ms: ms(options.batch).max(1),
         batch_max_ms: ms(options.batch_max).max(1),
+        batch_units_max: options.batch_units_max.max(1),
         poll_ms: ms(options.poll).max(1),
         poison_retries: 2,
     }
@@ -299,27 +318,19 @@ async fn create_tables(built: &Built, options: &Options, shutdown: &Shutdown) ->
     }
 }
 
-/// What the leader's driver tells the supervisor.
-enum Told {
-    Progress(Progress),
-    Finished(Result<(), Failure>),
-}
-
 async fn supervise(
     tasks: &mut JoinSet<()>,
-    told: &mut mpsc::Receiver<Told>,
+    finish: &mut mpsc::Receiver<Result<(), Failure>>,
     shutdown: &Shutdown,
     coordinator: mpsc::Sender<Inbound<Batches, Reply>>,
-) -> Result<Summary, RunError> {
-    let (mut summary, mut asked) = (Summary::default(), false);
+) -> Result<(), Failure> {
+    let mut asked = false;
     let result = loop {
         tokio::select! {
             biased;
-            told = told.recv() => match told {
-                Some(Told::Progress(progress)) => summary.add(progress),
-                Some(Told::Finished(result)) => break result,
-                None => break Err(Failure::fatal("the coordinator's driver ended without a word")),
-            },
+            finished = finish.recv() => {
+                break finished.unwrap_or_else(|| Err(Failure::fatal("the coordinator's driver ended without a word")));
+            }
             Some(ended) = tasks.join_next() => {
                 if let Err(error) = ended && error.is_panic() {
                     break Err(Failure::fatal(format!("a task of tine panicked, which is a bug in tine: {error}")));
@@ -333,7 +344,7 @@ async fn supervise(
         }
     };
     tasks.shutdown().await;
-    result.map(|()| summary).map_err(RunError::Halted)
+    result
 }
 
 impl Summary {
