@@ -2,7 +2,8 @@
 //!
 //! They are written in the same SQL transaction as everything else of their batch, exactly once, into
 //! `tine_dead_letters (topology, partition, position, reason, record)`, which all topologies of a database share. The
-//! state is cut into shards by source partition, and is there only when some policy asks for it.
+//! state is cut into shards by source partition, and is there only when some policy asks for it. Like every state it must
+//! be there from the topology's first start: databases refuse a group with one state more or less than before.
 
 use std::sync::Arc;
 
@@ -21,6 +22,9 @@ pub const NAME: &str = "tine_dead_letters";
 
 /// Into how many shards dead letters are cut: few, because each costs a ledger row per commit.
 pub const SHARDS: u16 = 4;
+
+/// How a message offers dead letters: a topology that runs already cannot add them.
+pub(crate) const ADVICE: &str = "(in a topology that does so from its first start) keep them in tine_dead_letters with";
 
 /// Longer reasons are cut: a user's error may print a whole record.
 const REASON_CHARS_MAX: usize = 1000;

@@ -109,7 +109,7 @@ impl Topology {
         for (node, state) in plan.states.iter().zip(&states) {
             folds.push(plan.output(node)?.fold(&plan.place(node), state.shards));
         }
-        // The shape leaves policies out, and with them dead letters: after a halt they are what an operator changes.
+        // The shape leaves policies out, and with them dead letters: a policy is what one changes after a halt.
         let letters = plan.wants_dead_letters().then(|| index(states.len()));
         if letters.is_some() {
             folds.push(dead_letters::output().fold(dead_letters::NAME, dead_letters::SHARDS));

@@ -14,7 +14,7 @@ use super::{
     scratch::{Scratch, StageError},
 };
 use crate::{
-    dead_letters::DeadLetters,
+    dead_letters::{self, DeadLetters},
     input::{Invalid, Policy, Row},
     pipeline::{BatchRows, Pipeline},
     source::Record,
@@ -174,9 +174,9 @@ fn judge(
     };
     match policy {
         Policy::Fail => Err(Failure::poison(format!(
-            "{}: {invalid}; leave such records out with .{method}(Policy::Skip), or keep them in tine_dead_letters \
-             with .{method}(Policy::DeadLetter)",
-            chunk.named(index)
+            "{}: {invalid}; leave such records out with .{method}(Policy::Skip), or {} .{method}(Policy::DeadLetter)",
+            chunk.named(index),
+            dead_letters::ADVICE
         ))),
         policy => {
             left_out.add(index, policy, invalid.to_string());
@@ -219,11 +219,12 @@ impl<T: Row> Slot<T> {
     fn poison(&self, records: &str, error: &StageError) -> Failure {
         let StageError { operator, why, half_done } = error;
         let advice = match half_done {
-            false => {
-                "correct the function, or leave such records out with .on_error(Policy::Skip) or .on_error(Policy::DeadLetter) \
-                      before the stage"
-            }
-            true => "correct the aggregate's function: records cannot be left out there",
+            false => format!(
+                "correct the function, or before the stage leave such records out with .on_error(Policy::Skip), or {} \
+                 .on_error(Policy::DeadLetter)",
+                dead_letters::ADVICE
+            ),
+            true => "correct the aggregate's function: records cannot be left out there".to_string(),
         };
         Failure::poison(format!("{records}: {}, {operator}: {why}; {advice}", self.place))
     }
