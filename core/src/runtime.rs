@@ -32,6 +32,9 @@ pub enum Inbound<F: Flow, R> {
     Ended(Root, TreeEnd<F::Note>),
 }
 
+/// The two ends of a task's inbox.
+pub type Inbox<F, R> = (mpsc::Sender<Inbound<F, R>>, mpsc::Receiver<Inbound<F, R>>);
+
 /// Performs a task's calls. `perform` must not wait: it starts the work and sends the reply to `inbox` when it is done.
 pub trait Perform<F: Flow, C, R>: Send {
     /// Starts one call.
@@ -84,10 +87,7 @@ impl<F: Flow> Links<F> {
     }
 
     /// Adds a bolt's task; answers with its two ends of the inbox.
-    pub fn add_bolt<R: Send + 'static>(
-        &mut self,
-        id: TaskId,
-    ) -> (mpsc::Sender<Inbound<F, R>>, mpsc::Receiver<Inbound<F, R>>) {
+    pub fn add_bolt<R: Send + 'static>(&mut self, id: TaskId) -> Inbox<F, R> {
         let (sender, receiver) = mpsc::channel::<Inbound<F, R>>(INBOX);
         let inbox = sender.clone();
         let deliver: Deliver<F::Message> = Box::new(move |tuple| {
@@ -99,10 +99,7 @@ impl<F: Flow> Links<F> {
     }
 
     /// Adds a spout's task; answers with its two ends of the inbox.
-    pub fn add_spout<R: Send + 'static>(
-        &mut self,
-        id: TaskId,
-    ) -> (mpsc::Sender<Inbound<F, R>>, mpsc::Receiver<Inbound<F, R>>) {
+    pub fn add_spout<R: Send + 'static>(&mut self, id: TaskId) -> Inbox<F, R> {
         let (sender, receiver) = mpsc::channel::<Inbound<F, R>>(INBOX);
         let inbox = sender.clone();
         let notify: Notify<F::Note> = Box::new(move |root, end| {

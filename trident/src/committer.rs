@@ -172,23 +172,14 @@ impl CommitBolt {
         }
     }
 
-    fn on_rows(
-        &mut self,
-        token: Token,
-        from: TaskId,
-        txid: TxId,
-        chunk: u64,
-        state: StateIndex,
-        rows: Box<dyn Rows>,
-        out: &mut Output<Batches, CommitterCall>,
-    ) {
+    /// Keeps a chunk of an admitted transaction; whether it is new.
+    fn keep(&mut self, from: TaskId, txid: TxId, chunk: u64, (state, rows): (StateIndex, Box<dyn Rows>)) -> bool {
         let batch = self.batch(txid);
-        if !batch.tracker.rows(from, chunk, rows.count() as u64) {
-            return out.ignore(token);
+        let new = batch.tracker.rows(from, chunk, rows.count() as u64);
+        if new {
+            batch.parts.entry(state).or_default().push(rows);
         }
-        batch.parts.entry(state).or_default().push(rows);
-        out.ack(token);
-        self.fold_when_complete(txid, out);
+        new
     }
 
     fn on_folded(
@@ -270,7 +261,11 @@ impl Bolt<Batches> for CommitBolt {
         match message {
             Message::Rows { attempt, txid, chunk, state, rows } => {
                 if self.admits(attempt, txid, token, out) {
-                    self.on_rows(token, from, txid, chunk, state, rows, out);
+                    if !self.keep(from, txid, chunk, (state, rows)) {
+                        return out.ignore(token);
+                    }
+                    out.ack(token);
+                    self.fold_when_complete(txid, out);
                 }
             }
             Message::End { attempt, txid, chunks, rows } => {

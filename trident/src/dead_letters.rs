@@ -23,9 +23,6 @@ pub const NAME: &str = "tine_dead_letters";
 /// Into how many shards dead letters are cut: few, because each costs a ledger row per commit.
 pub const SHARDS: u16 = 4;
 
-/// How a message offers dead letters: a topology that runs already cannot add them.
-pub(crate) const ADVICE: &str = "(in a topology that does so from its first start) keep them in tine_dead_letters with";
-
 /// Longer reasons are cut: a user's error may print a whole record.
 const REASON_CHARS_MAX: usize = 1000;
 

@@ -109,15 +109,14 @@ impl Topology {
         for (node, state) in plan.states.iter().zip(&states) {
             folds.push(plan.output(node)?.fold(&plan.place(node), state.shards));
         }
-        // The shape leaves policies out, and with them dead letters: a policy is what one changes after a halt.
-        let letters = plan.wants_dead_letters().then(|| index(states.len()));
-        if letters.is_some() {
-            folds.push(dead_letters::output().fold(dead_letters::NAME, dead_letters::SHARDS));
-            states.push(dead_letters::spec());
-        }
+        // Every topology has the state for dead letters, and the shape leaves policies out: a policy is what one changes
+        // after a halt, and the states of a group are fixed.
+        let letters = index(states.len());
+        folds.push(dead_letters::output().fold(dead_letters::NAME, dead_letters::SHARDS));
+        states.push(dead_letters::spec());
         let sources = plan.sources.iter().enumerate().map(|(number, source)| BuiltSource {
             source: source.source(),
-            pipeline: source.clone().pipelines(plan.slots(number, &states), letters.map(|at| (self.name.clone(), at))),
+            pipeline: source.clone().pipelines(plan.slots(number, &states), (self.name.clone(), letters)),
         });
         let sources = sources.collect();
         let group = GroupSpec {

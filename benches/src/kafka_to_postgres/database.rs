@@ -54,7 +54,10 @@ impl Database {
     }
 
     pub(super) fn url(&self) -> String {
-        self.options.to_url_lossy().to_string()
+        // sqlx writes its own settings into the query, which other clients don't know.
+        let mut url = self.options.to_url_lossy();
+        url.set_query(None);
+        url.to_string()
     }
 
     /// CPU time of all of the server's processes so far; `None` when it runs elsewhere.

@@ -38,7 +38,7 @@ pub(crate) struct FusedPipeline<T: Row> {
     pub(crate) on_invalid: Policy,
     pub(crate) on_null: Policy,
     pub(crate) slots: Vec<Slot<T>>,
-    pub(crate) dead_letters: Option<DeadLetters>,
+    pub(crate) dead_letters: DeadLetters,
     pub(crate) done: BatchRows,
 }
 
@@ -113,19 +113,15 @@ impl<T: Row> Pipeline for FusedPipeline<T> {
             let rows = slot.table.and_then(|table| slot.scratch.take(table, slot.shards));
             done.rows.extend(rows.map(|rows| (slot.state, rows)));
         }
-        if let Some(letters) = &mut self.dead_letters {
-            let state = letters.state;
-            done.rows.extend(letters.take().map(|rows| (state, rows)));
-        }
+        let state = self.dead_letters.state;
+        done.rows.extend(self.dead_letters.take().map(|rows| (state, rows)));
         Ok(done)
     }
 
     fn reset(&mut self) {
         self.done = BatchRows::default();
         self.slots.iter().for_each(|slot| slot.scratch.clear());
-        if let Some(letters) = &mut self.dead_letters {
-            letters.clear();
-        }
+        self.dead_letters.clear();
     }
 }
 
@@ -133,12 +129,11 @@ impl<T: Row> FusedPipeline<T> {
     /// Counts what was left out, once per record, and keeps the dead letters.
     fn settle(&mut self, chunk: Chunk<'_>, left_out: LeftOut) -> Result<(), Failure> {
         for (index, (letter, reasons)) in left_out.0 {
-            match &mut self.dead_letters {
-                Some(letters) if letter => {
-                    letters.add(chunk.partition, &chunk.records[index], &reasons.join("; "))?;
-                    self.done.dead_letters += 1;
-                }
-                _ => self.done.skipped += 1,
+            if letter {
+                self.dead_letters.add(chunk.partition, &chunk.records[index], &reasons.join("; "))?;
+                self.done.dead_letters += 1;
+            } else {
+                self.done.skipped += 1;
             }
         }
         Ok(())
@@ -174,9 +169,9 @@ fn judge(
     };
     match policy {
         Policy::Fail => Err(Failure::poison(format!(
-            "{}: {invalid}; leave such records out with .{method}(Policy::Skip), or {} .{method}(Policy::DeadLetter)",
+            "{}: {invalid}; leave such records out with .{method}(Policy::Skip), or keep them in {} with .{method}(Policy::DeadLetter)",
             chunk.named(index),
-            dead_letters::ADVICE
+            dead_letters::NAME
         ))),
         policy => {
             left_out.add(index, policy, invalid.to_string());
@@ -220,9 +215,9 @@ impl<T: Row> Slot<T> {
         let StageError { operator, why, half_done } = error;
         let advice = match half_done {
             false => format!(
-                "correct the function, or before the stage leave such records out with .on_error(Policy::Skip), or {} \
-                 .on_error(Policy::DeadLetter)",
-                dead_letters::ADVICE
+                "correct the function, or before the stage leave such records out with .on_error(Policy::Skip), or keep them \
+                 in {} with .on_error(Policy::DeadLetter)",
+                dead_letters::NAME
             ),
             true => "correct the aggregate's function: records cannot be left out there".to_string(),
         };

@@ -46,10 +46,6 @@ impl Plan {
         format!("persist {:?} (after {})", node.table.name, self.sources[node.source].place())
     }
 
-    pub(crate) fn wants_dead_letters(&self) -> bool {
-        self.sources.iter().any(|source| source.policies().contains(&Policy::DeadLetter))
-    }
-
     /// What a source feeds.
     pub(crate) fn slots(&self, source: usize, states: &[StateSpec]) -> Vec<SlotSpec> {
         let nodes = self.states.iter().zip(states).enumerate().filter(|(_, (node, _))| node.source == source);
@@ -77,10 +73,8 @@ pub(crate) trait SourceNode: Send + Sync {
     fn place(&self) -> String;
     /// What is known of its stages.
     fn stages(&self) -> Vec<Learned>;
-    /// Every policy that applies somewhere after it.
-    fn policies(&self) -> Vec<Policy>;
     /// Compiles its stages.
-    fn pipelines(self: Arc<Self>, slots: Vec<SlotSpec>, letters: Option<(Arc<str>, StateIndex)>) -> PipelineFactory;
+    fn pipelines(self: Arc<Self>, slots: Vec<SlotSpec>, letters: (Arc<str>, StateIndex)) -> PipelineFactory;
 }
 
 /// Such as ``stage 2 after source 1 `files` ``.
@@ -129,7 +123,7 @@ impl<T: Row> TypedSource<T> {
         self.stages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pipeline(&self, slots: &[SlotSpec], letters: &Option<(Arc<str>, StateIndex)>) -> FusedPipeline<T> {
+    fn pipeline(&self, slots: &[SlotSpec], (topology, letters): &(Arc<str>, StateIndex)) -> FusedPipeline<T> {
         let stages = self.lock();
         let slot = |spec: &SlotSpec| {
             let TypedStage { fused, on_error, .. } = &stages[spec.stage];
@@ -148,7 +142,7 @@ impl<T: Row> TypedSource<T> {
             on_invalid: self.on_invalid,
             on_null: self.on_null,
             slots: slots.iter().map(slot).collect(),
-            dead_letters: letters.as_ref().map(|(topology, state)| DeadLetters::new(topology, *state)),
+            dead_letters: DeadLetters::new(topology, *letters),
             done: BatchRows::default(),
         }
     }
@@ -167,12 +161,7 @@ impl<T: Row> SourceNode for TypedSource<T> {
         self.lock().iter().map(|stage| stage.learned.clone()).collect()
     }
 
-    fn policies(&self) -> Vec<Policy> {
-        let stages = self.lock();
-        stages.iter().map(|stage| stage.on_error).chain([self.on_invalid, self.on_null]).collect()
-    }
-
-    fn pipelines(self: Arc<Self>, slots: Vec<SlotSpec>, letters: Option<(Arc<str>, StateIndex)>) -> PipelineFactory {
+    fn pipelines(self: Arc<Self>, slots: Vec<SlotSpec>, letters: (Arc<str>, StateIndex)) -> PipelineFactory {
         Arc::new(move || Box::new(self.pipeline(&slots, &letters)) as Box<dyn Pipeline>)
     }
 }

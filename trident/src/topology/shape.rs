@@ -87,13 +87,7 @@ pub(crate) fn explain(name: &str, plan: &Plan) -> String {
         let _ = writeln!(text, "  shuffle by hash of key: {} shards", state.shards);
         let _ = writeln!(text, "  committer of {}: combine, {}", state.name, columns(state));
     }
-    if plan.wants_dead_letters() {
-        let _ = writeln!(
-            text,
-            "  dead letters: {} ({} shards by source partition)",
-            dead_letters::NAME,
-            dead_letters::SHARDS
-        );
-    }
+    let (name, shards) = (dead_letters::NAME, dead_letters::SHARDS);
+    let _ = writeln!(text, "  dead letters: {name} ({shards} shards by source partition)");
     text
 }
