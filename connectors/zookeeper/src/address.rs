@@ -2,6 +2,9 @@
 
 use tine_core::failure::Failure;
 
+/// Attempts to connect in one round.
+const ROUND_ATTEMPTS: usize = 8;
+
 /// A parsed address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
@@ -38,6 +41,14 @@ impl Address {
         let chroot = if chroot.is_empty() { String::new() } else { format!("/{chroot}") };
         Ok(Address { hosts: hosts.to_owned(), chroot })
     }
+
+    /// The hosts as the client wants them: often enough that it comes back soon after an outage. It doubles its pause
+    /// after each round through the list, so that a list of one leaves gaps of seconds and a restarted server is found
+    /// only when the lease has run out.
+    pub(crate) fn cluster(&self) -> String {
+        let hosts = self.hosts.split(',').count();
+        vec![self.hosts.as_str(); ROUND_ATTEMPTS.div_ceil(hosts)].join(",")
+    }
 }
 
 #[cfg(test)]
@@ -49,6 +60,7 @@ mod tests {
         let address = Address::parse("a:1,b/x/y/").unwrap();
         assert_eq!((address.hosts.as_str(), address.chroot.as_str()), ("a:1,b", "/x/y"));
         assert_eq!(Address::parse("[::1]:2181").unwrap().chroot, "");
+        assert_eq!(Address::parse("a,b,c/x").unwrap().cluster(), "a,b,c,a,b,c,a,b,c");
     }
 
     #[test]

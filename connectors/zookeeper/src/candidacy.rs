@@ -53,12 +53,13 @@ pub(crate) async fn campaign(zookeeper: &ZooKeeper, layout: Layout, nonce: Nonce
 /// A new session. The first one must be had within the start timeout; later the ensemble may be away for any time.
 async fn reach(zookeeper: &ZooKeeper) -> Result<Client, Failure> {
     let (began, mut pause, mut told) = (Instant::now(), PAUSE_FIRST, false);
+    let cluster = zookeeper.address.cluster();
     loop {
         let mut connector = Client::connector().with_session_timeout(zookeeper.session_timeout).with_fail_eagerly();
         if let Some(digest) = &zookeeper.digest {
             connector = connector.with_auth("digest", digest.as_bytes());
         }
-        let attempt = connector.connect(&zookeeper.address.hosts);
+        let attempt = connector.connect(&cluster);
         let error = match tokio::time::timeout(zookeeper.session_timeout, attempt).await {
             Ok(Ok(client)) => {
                 let first = !zookeeper.told.contacted.swap(true, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! What the tests share: the server they run against, a chroot of their own, a proxy that cuts, and shorthands.
 #![allow(dead_code, reason = "each test program uses its part")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "helpers of tests are tests")]
 
 use std::{
     env,
@@ -141,12 +142,15 @@ enum Line {
     Down,
 }
 
+/// The needle, the cut, and the line afterwards.
+type Trap = (Vec<u8>, Cut, Line);
+
 /// A TCP proxy that cuts connections.
 #[derive(Clone)]
 pub(crate) struct Proxy {
     pub(crate) address: String,
     line: watch::Sender<Line>,
-    trap: Arc<Mutex<Option<(Vec<u8>, Cut, Line)>>>,
+    trap: Arc<Mutex<Option<Trap>>>,
     refused: Arc<AtomicUsize>,
 }
 
