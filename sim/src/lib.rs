@@ -1,1 +1,33 @@
-//! placeholder
+//! The world in virtual time: crash your topology ten thousand ways, on a laptop, and see the counts stay exact.
+//!
+//! The production machines of core, state and trident run here unchanged, and so do the user's operators; what is
+//! simulated is the world around them: processes that die and sleep, a network, a SQL database, coordination and
+//! partitioned sources, each with the nasty habits of the real ones. One thread, one event heap, randomness by counter:
+//! the same seed and the same faults give the same run, bit for bit.
+//!
+//! Read in this order: [`simulate`] (what a user calls), [`world`] (what a topology is built on), [`faults`] (what goes
+//! wrong), [`oracle`] and [`invariants`] (what must hold), [`report`]; then `engine` (the loop), `sql`, `coordination` and
+//! `source` (the fakes).
+
+mod agenda;
+mod coordination;
+mod engine;
+pub mod faults;
+pub mod invariants;
+pub mod oracle;
+mod random;
+pub mod report;
+pub mod settings;
+pub mod simulate;
+mod source;
+mod sql;
+mod trace;
+pub mod world;
+
+pub use faults::{End, Fault, FaultPlan, Kind};
+pub use oracle::{Oracle, exact_counts, holds};
+pub use report::{Coverage, Report};
+pub use settings::{Mode, Settings};
+pub use simulate::{Simulation, simulate};
+pub use sql::table::{Cell, Cells};
+pub use world::{Trips, World};

@@ -1,0 +1,59 @@
+//! The one event heap: what happens next, by virtual time and, within a microsecond, in the order it was scheduled.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+/// Events to come. Payloads stay where they are; the heap moves only small keys.
+#[derive(Debug)]
+pub(crate) struct Agenda<E> {
+    keys: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    events: Vec<Option<E>>,
+    free: Vec<u32>,
+    scheduled: u64,
+}
+
+impl<E> Agenda<E> {
+    pub(crate) fn new() -> Agenda<E> {
+        Agenda { keys: BinaryHeap::new(), events: Vec::new(), free: Vec::new(), scheduled: 0 }
+    }
+
+    /// Schedules an event.
+    pub(crate) fn put(&mut self, at_us: u64, event: E) {
+        self.scheduled += 1;
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.events.push(None);
+                u32::try_from(self.events.len() - 1).expect("far fewer than four billion events wait at once")
+            }
+        };
+        self.events[slot as usize] = Some(event);
+        self.keys.push(Reverse((at_us, self.scheduled, slot)));
+    }
+
+    /// Takes the next event and its time.
+    pub(crate) fn next(&mut self) -> Option<(u64, E)> {
+        let Reverse((at_us, _, slot)) = self.keys.pop()?;
+        self.free.push(slot);
+        self.events[slot as usize].take().map(|event| (at_us, event))
+    }
+
+    /// How many events were scheduled so far.
+    pub(crate) fn scheduled(&self) -> u64 {
+        self.scheduled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_by_time_and_then_as_they_were_scheduled() {
+        let mut agenda = Agenda::new();
+        for (at, name) in [(5, 'c'), (1, 'a'), (5, 'd'), (3, 'b')] {
+            agenda.put(at, name);
+        }
+        let order: String = std::iter::from_fn(|| agenda.next()).map(|(_, name)| name).collect();
+        assert_eq!(order, "abcd");
+    }
+}

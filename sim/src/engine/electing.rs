@@ -1,0 +1,403 @@
+//! The way to coordination and to the embedded mode's lock: campaigns, conditional writes, sessions that end.
+
+use tine_core::{
+    coordination::GroupRecord,
+    failure::{Failure, FailureKind},
+    id::Nonce,
+};
+use tine_state::Reply as SqlReply;
+use tine_trident::coordinator::event::{Elected, Reply};
+
+use super::{
+    Engine,
+    event::{Answered, Errand, Event, Inbound, Job, Request},
+    node::CAMPAIGN,
+};
+use crate::{
+    coordination::Write,
+    settings::Mode,
+    sql::{BackendId, Owner},
+};
+
+/// How long a candidate waits before it tries again.
+const RETRY_US: u64 = 60_000;
+
+/// The number under which [`Event::Expire`] names a process's lock instead of a session.
+const LOCKS: usize = usize::MAX / 2;
+
+impl Engine<'_> {
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.settings.mode == Mode::Embedded
+    }
+
+    /// The service that decides who leads.
+    fn decider(&self) -> usize {
+        if self.is_embedded() { self.network.database() } else { self.network.coordination() }
+    }
+
+    /// Queues an errand; one after the other.
+    pub(crate) fn errand(&mut self, node: usize, errand: Errand) {
+        self.nodes[node].errands.queue.push_back(errand);
+        self.next_errand(node);
+    }
+
+    fn next_errand(&mut self, node: usize) {
+        while self.nodes[node].errands.busy.is_none() {
+            let Some(errand) = self.nodes[node].errands.queue.pop_front() else { return };
+            let write = match &errand {
+                Errand::Campaign => None,
+                Errand::Write { write, .. } => Some(write.clone()),
+            };
+            let embedded = self.is_embedded();
+            let errands = &mut self.nodes[node].errands;
+            let Some(write) = write else {
+                errands.busy = Some(errand);
+                return self.campaign(node);
+            };
+            match (errands.session, embedded) {
+                (Some(session), _) => {
+                    self.nodes[node].errands.busy = Some(errand);
+                    self.ask(node, session, Request::Write(write));
+                }
+                // The embedded mode writes nothing down: the claim is the lock itself.
+                (None, true) if matches!(write, Write::Claim(_)) => {
+                    let nonce = errands.nonce;
+                    self.coordinator_reply(node, Reply::Claimed(nonce, Ok(())));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives back what was held and stands for election anew.
+    fn campaign(&mut self, node: usize) {
+        if !matches!(self.nodes[node].errands.busy, Some(Errand::Campaign)) {
+            return;
+        }
+        self.give_back(node);
+        let nonce = Nonce(self.draws.election.bits() | 1);
+        self.nodes[node].errands.campaigning = nonce;
+        self.nodes[node].errands.record = None;
+        let decider = self.decider();
+        if self.is_cut(node, decider) {
+            return self.campaign_again(node);
+        }
+        let (life, after_us) = (self.nodes[node].life, self.way_us(node, decider));
+        self.agenda.put(self.now_us + after_us, Event::Candidate { node, life, nonce });
+    }
+
+    fn give_back(&mut self, node: usize) {
+        if let Some(lock) = self.nodes[node].errands.lock.take() {
+            self.abandon(lock);
+        }
+        if let Some(session) = self.nodes[node].errands.session.take()
+            && self.nodes[node].silent_since_us.is_none()
+            && self.coordination.end(session)
+        {
+            self.elect();
+        }
+    }
+
+    /// This campaign has failed: another one, after a pause.
+    fn campaign_again(&mut self, node: usize) {
+        let failed = self.nodes[node].errands.campaigning;
+        self.later(node, RETRY_US, Inbound::Campaign(failed));
+    }
+
+    pub(crate) fn on_campaign(&mut self, node: usize, failed: Nonce) {
+        if self.nodes[node].errands.campaigning == failed {
+            self.campaign(node);
+        }
+    }
+
+    pub(crate) fn on_candidate(&mut self, node: usize, life: u32, nonce: Nonce) {
+        if self.nodes[node].life != life {
+            return;
+        }
+        if self.is_embedded() {
+            return self.on_lock_wanted(node, nonce);
+        }
+        if let Some(fault) = self.forces.coordination_down {
+            self.took_effect(fault);
+            return self.campaign_again(node);
+        }
+        let session = self.coordination.open(node, life, nonce);
+        if let Some(since_us) = self.nodes[node].silent_since_us {
+            self.watch_session(session, since_us);
+        }
+        let after_us = self.way_us(self.network.coordination(), node);
+        self.later(node, after_us, Inbound::Opened { nonce, session });
+        self.elect();
+    }
+
+    fn on_lock_wanted(&mut self, node: usize, nonce: Nonce) {
+        if self.exclusive.is_some() {
+            return self.campaign_again(node);
+        }
+        let owner = Owner { node, life: self.nodes[node].life };
+        self.exclusive = Some(self.sql.connect(owner, self.now_us));
+        let after_us = self.way_us(self.network.database(), node);
+        self.later(node, after_us, Inbound::Elected { nonce });
+    }
+
+    pub(crate) fn on_opened(&mut self, node: usize, nonce: Nonce, session: usize) {
+        if self.nodes[node].errands.campaigning == nonce {
+            self.nodes[node].errands.session = Some(session);
+        } else if self.coordination.end(session) {
+            self.elect();
+        }
+    }
+
+    /// Elects somebody, if nobody leads; the news travels.
+    pub(crate) fn elect(&mut self) {
+        if let Some(session) = self.coordination.elect() {
+            let after_us = 800 + self.late_news_us();
+            self.agenda.put(self.now_us + after_us, Event::News { session });
+        }
+    }
+
+    fn late_news_us(&mut self) -> u64 {
+        match self.forces.late_news {
+            Some(fault) => {
+                self.took_effect(fault);
+                self.draws.election.between(30_000, 400_000)
+            }
+            None => 0,
+        }
+    }
+
+    pub(crate) fn on_news(&mut self, session: usize) {
+        let (node, life, nonce) = {
+            let session = &self.coordination.sessions[session];
+            (session.node, session.life, session.nonce)
+        };
+        if self.coordination.leader != Some(session) || self.nodes[node].life != life {
+            return;
+        }
+        let coordination = self.network.coordination();
+        if self.is_cut(coordination, node) || self.nodes[node].errands.session != Some(session) {
+            // A client that was out of reach looks again by itself.
+            return self.agenda.put(self.now_us + 20_000, Event::News { session });
+        }
+        let after_us = self.way_us(coordination, node);
+        self.later(node, after_us, Inbound::Elected { nonce });
+    }
+
+    pub(crate) fn on_elected(&mut self, node: usize, nonce: Nonce) {
+        let errands = &mut self.nodes[node].errands;
+        if errands.campaigning != nonce || !matches!(errands.busy, Some(Errand::Campaign)) {
+            return;
+        }
+        match errands.session {
+            Some(session) => self.ask(node, session, Request::Read),
+            None => {
+                errands.lock = self.exclusive;
+                errands.record = Some(GroupRecord::default());
+                self.job(node, CAMPAIGN, Job::ReadGroup);
+            }
+        }
+    }
+
+    /// The group's row as a plain read saw it: the last thing that a campaign needs.
+    pub(crate) fn on_group_read(&mut self, node: usize, answer: Result<SqlReply, Failure>) {
+        let errands = &mut self.nodes[node].errands;
+        if !matches!(errands.busy, Some(Errand::Campaign)) {
+            return;
+        }
+        // A read that an earlier campaign had asked for says nothing.
+        let Some(record) = errands.record.take() else { return };
+        let Ok(SqlReply::Snapshot(snapshot)) = answer else {
+            return self.campaign_again(node);
+        };
+        errands.nonce = errands.campaigning;
+        errands.busy = None;
+        let (lineage, fence) = (snapshot.group.lineage, snapshot.group.fence);
+        let elected = Elected { nonce: errands.nonce, record, lineage, fence };
+        self.trace.say(self.now_us, || format!("process {node} is elected"));
+        self.coordinator_reply(node, Reply::Elected(Box::new(elected)));
+        self.next_errand(node);
+    }
+
+    fn ask(&mut self, node: usize, session: usize, request: Request) {
+        self.nodes[node].errands.asked += 1;
+        let asked = self.nodes[node].errands.asked;
+        let after_us = self.way_us(node, self.network.coordination());
+        self.agenda.put(self.now_us + after_us, Event::Ask { session, asked, request });
+    }
+
+    /// A request arrives at coordination, unless something is in the way: then its client, if it lives, tries again.
+    pub(crate) fn on_ask(&mut self, session: usize, asked: u64, request: Request) {
+        let (node, life) = (self.coordination.sessions[session].node, self.coordination.sessions[session].life);
+        let lives = self.nodes[node].life == life;
+        let coordination = self.network.coordination();
+        let down = self.forces.coordination_down;
+        if let Some(fault) = down {
+            self.took_effect(fault);
+        }
+        if down.is_some() || self.is_cut(node, coordination) {
+            if lives && self.nodes[node].up {
+                self.agenda.put(self.now_us + 20_000, Event::Ask { session, asked, request });
+            }
+            return;
+        }
+        let answer = match &request {
+            Request::Read => Answered::Record(self.coordination.read(session)),
+            Request::Write(write) => {
+                let result = self.coordination.write(session, write);
+                self.trace.mix(self.now_us, u64::from(result.is_ok()));
+                self.trace.say(self.now_us, || format!("coordination: {write} of process {node}: {result:?}"));
+                Answered::Written(result)
+            }
+            Request::Settle => Answered::Written(self.coordination.settle(session)),
+        };
+        let lost = self.forces.lost_coordination.get(node).copied().flatten();
+        if (lost.is_some() || self.is_cut(coordination, node)) && lives {
+            if let Some(fault) = lost {
+                self.took_effect(fault);
+            }
+            // A lost reply is settled by reading back; a read is simply repeated.
+            let again = if matches!(request, Request::Read) { Request::Read } else { Request::Settle };
+            let settled = matches!(&answer, Answered::Written(Err(failure)) if failure.kind == FailureKind::Fatal);
+            if !settled {
+                return self.agenda.put(self.now_us + 15_000, Event::Ask { session, asked, request: again });
+            }
+        }
+        let after_us = self.way_us(coordination, node);
+        let what = Inbound::Answered { asked, answer };
+        self.agenda.put(self.now_us + after_us, Event::Node { node, life, what });
+    }
+
+    pub(crate) fn on_answered(&mut self, node: usize, asked: u64, answer: Answered) {
+        let errands = &mut self.nodes[node].errands;
+        if errands.asked != asked {
+            return;
+        }
+        let nonce = errands.nonce;
+        match (errands.busy.take(), answer) {
+            (Some(Errand::Campaign), Answered::Record(record)) => {
+                errands.busy = Some(Errand::Campaign);
+                match record {
+                    Ok(record) => {
+                        errands.record = Some(record);
+                        self.job(node, CAMPAIGN, Job::ReadGroup);
+                    }
+                    Err(_) => self.campaign_again(node),
+                }
+            }
+            (Some(Errand::Write { write, plan }), Answered::Written(result)) => {
+                self.next_errand(node);
+                match (write, plan) {
+                    (Write::Claim(_), _) => self.coordinator_reply(node, Reply::Claimed(nonce, result)),
+                    (_, Some((txid, attempt))) => {
+                        self.coordinator_reply(node, Reply::PlanWritten { attempt, txid, result });
+                    }
+                    _ => {
+                        if let Err(failure) = result {
+                            self.coordinator_reply(node, Reply::NoteFailed(nonce, failure));
+                        }
+                    }
+                }
+            }
+            (busy, _) => errands.busy = busy,
+        }
+    }
+
+    /// Looks whether the one who decides hears of a process; if not, its session or lock ends after a while.
+    pub(crate) fn look_at_silence(&mut self, node: usize) {
+        let decider = self.decider();
+        let (there, back) = (self.network.link(node, decider), self.network.link(decider, node));
+        let cut = self.forces.cut[there].is_some() || self.forces.cut[back].is_some();
+        // A sleeping process keeps its file lock.
+        let asleep = self.nodes[node].paused && !self.is_embedded();
+        let silent = cut || asleep || !self.nodes[node].up;
+        match (silent, self.nodes[node].silent_since_us) {
+            (true, None) => {
+                self.nodes[node].silent_since_us = Some(self.now_us);
+                if self.is_embedded() {
+                    return self.watch_session(LOCKS + node, self.now_us);
+                }
+                for session in 0..self.coordination.sessions.len() {
+                    let one = &self.coordination.sessions[session];
+                    if one.alive && one.node == node {
+                        self.watch_session(session, self.now_us);
+                    }
+                }
+            }
+            (false, Some(_)) => self.nodes[node].silent_since_us = None,
+            _ => {}
+        }
+    }
+
+    fn watch_session(&mut self, session: usize, since_us: u64) {
+        let at_us = self.now_us + self.settings.session_timeout_ms * 1000;
+        self.agenda.put(at_us, Event::Expire { session, since_us });
+    }
+
+    pub(crate) fn on_expire(&mut self, session: usize, since_us: u64) {
+        if session >= LOCKS {
+            let node = session - LOCKS;
+            if self.nodes[node].silent_since_us == Some(since_us) {
+                self.end_lock_of(node);
+            }
+            return;
+        }
+        let one = &self.coordination.sessions[session];
+        let dead = self.nodes[one.node].life != one.life;
+        if !one.alive || !(dead || self.nodes[one.node].silent_since_us == Some(since_us)) {
+            return;
+        }
+        // While it is down its clock stands still.
+        if self.forces.coordination_down.is_some() {
+            return self.watch_session(session, since_us);
+        }
+        self.end_session(session);
+    }
+
+    /// The server ends a session; its client hears of it sooner or later.
+    pub(crate) fn end_session(&mut self, session: usize) {
+        let (node, life) = (self.coordination.sessions[session].node, self.coordination.sessions[session].life);
+        let nonce = self.coordination.sessions[session].nonce;
+        if !self.coordination.end(session) {
+            return;
+        }
+        self.trace.say(self.now_us, || format!("coordination ends the session of process {node}"));
+        self.tell_lost(node, life, nonce, "the session has ended");
+        if self.nodes[node].life == life
+            && matches!(self.nodes[node].errands.busy, Some(Errand::Campaign))
+            && self.nodes[node].errands.session == Some(session)
+        {
+            self.campaign_again(node);
+        }
+        self.elect();
+    }
+
+    fn tell_lost(&mut self, node: usize, life: u32, nonce: Nonce, why: &str) {
+        let after_us = 1_000 + self.late_news_us();
+        let what = Inbound::Lost(nonce, Failure::transient(why));
+        self.agenda.put(self.now_us + after_us, Event::Node { node, life, what });
+    }
+
+    /// Embedded: the database ends the connection that holds the lock, if it is this process's.
+    pub(crate) fn end_lock_of(&mut self, node: usize) -> bool {
+        let Some(lock) = self.exclusive else { return false };
+        let mine = self.sql.backends.get(&lock).is_some_and(|backend| backend.owner.node == node);
+        if mine {
+            self.end_backend(lock);
+        }
+        mine
+    }
+
+    /// A backend has ended: if it held the lock, that is free, and its process hears of it.
+    pub(crate) fn lock_freed(&mut self, backend: BackendId) {
+        if self.exclusive != Some(backend) {
+            return;
+        }
+        self.exclusive = None;
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].errands.lock == Some(backend) {
+                let (life, nonce) = (self.nodes[node].life, self.nodes[node].errands.nonce);
+                self.tell_lost(node, life, nonce, "the lock's connection was lost");
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Performs the coordinator's calls, as the tokio driver does: coordination, the database and the sources each in order.
+
+use tine_core::{failure::Failure, id::Nonce};
+use tine_trident::{
+    coordinator::event::{Call, Reply},
+    source::{Horizon, PartitionBounds},
+};
+
+use super::{
+    BORN_MS, Ending, Engine,
+    event::{Errand, Inbound, Job},
+    node::LEADER,
+};
+use crate::{coordination::Write, report::Phase};
+
+impl Engine<'_> {
+    pub(crate) fn perform(&mut self, node: usize, call: Call) {
+        match call {
+            Call::Campaign => {
+                self.enter(Phase::Electing);
+                self.errand(node, Errand::Campaign);
+            }
+            Call::Claim(claim) => {
+                self.trace.say(self.now_us, || format!("process {node} claims epoch {}", claim.epoch.0));
+                self.enter(Phase::Electing);
+                self.errand(node, Errand::Write { write: Write::Claim(claim), plan: None });
+            }
+            Call::WritePlan { txid, attempt, plan } => {
+                self.errand(node, Errand::Write { write: Write::Plan(txid, plan), plan: Some((txid, attempt)) });
+            }
+            Call::ForgetFrom(txid) => self.errand(node, Errand::Write { write: Write::Forget(txid), plan: None }),
+            Call::Complete(txid) => self.errand(node, Errand::Write { write: Write::Complete(txid), plan: None }),
+            Call::Raise(attempt) => {
+                self.trace.say(self.now_us, || format!("process {node} raises the fence to {attempt}"));
+                self.enter(Phase::Raising);
+                self.attempts += 1;
+                if self.healed {
+                    self.attempts_healed += 1;
+                    if self.attempts_healed > self.settings.attempts_max {
+                        let what = format!("{} attempts after everything was healed", self.attempts_healed);
+                        self.break_off("invariant_no_replay_storm", what);
+                    }
+                }
+                self.job(node, LEADER, Job::Raise(attempt));
+            }
+            Call::Prepare { row, location } => {
+                self.enter(Phase::Preparing);
+                self.job(node, LEADER, Job::Prepare(row, location));
+            }
+            Call::Bounds { first } => {
+                let nonce = self.nodes[node].errands.nonce;
+                let after_us = self.draws.delays.between(100, 600) * self.slowness(node);
+                self.later(node, after_us, Inbound::Bounds { nonce, first });
+            }
+            Call::Wake { after_ms } => self.later(node, after_ms * 1000, Inbound::Woke),
+            Call::Progress(progress) => {
+                let txid = progress.txid;
+                self.trace.say(self.now_us, || format!("process {node} announces transaction {txid}"));
+                self.enter(Phase::Planning);
+                self.progress = self.progress.max(txid.0);
+                let found = self.checker.announced(txid, &self.sql);
+                self.check(found);
+                self.look_whether_drained();
+            }
+            Call::Warn(message) => self.trace.say(self.now_us, || format!("process {node} warns: {message}")),
+            Call::Entered(..) => {}
+            Call::Finish(result) => self.finished(node, result),
+        }
+    }
+
+    fn finished(&mut self, node: usize, result: Result<(), Failure>) {
+        self.trace.say(self.now_us, || format!("process {node} ends its run: {result:?}"));
+        let failure = result.err().unwrap_or_else(|| Failure::fatal("the run ended, and nobody had asked it to"));
+        self.over.get_or_insert(Err(Ending::Halted(failure)));
+    }
+
+    /// Reads the sources' bounds as they are now.
+    pub(crate) fn on_bounds(&mut self, node: usize, nonce: Nonce, first: bool) {
+        let built = self.built.clone();
+        let sides = self.nodes[node].bounds.iter_mut().zip(&built.sources);
+        let poll = sides.map(|(side, source)| {
+            let bounds = match side {
+                Some(bounds) => bounds,
+                none => none.insert(source.source.bounds()?),
+            };
+            bounds.poll(Horizon::Endless, first)
+        });
+        let result: Result<Vec<Vec<PartitionBounds>>, Failure> = poll.collect();
+        let (time_ms, seed) = (BORN_MS + self.now_us / 1000, self.draws.plans.bits());
+        self.coordinator_reply(node, Reply::Bounds { nonce, result, time_ms, seed });
+    }
+}

@@ -1,0 +1,301 @@
+//! The world's loop: takes the next event, lets the machines step, performs what they ask for, checks the invariants.
+//!
+//! [`tasks`] feeds the machines and routes their tuples, [`leading`] performs the coordinator's calls, [`working`] the
+//! emitters' and committers', [`lanes`] runs SQL procedures statement by statement, [`electing`] is the way to
+//! coordination and the lock, [`faulting`] breaks things and heals them.
+
+mod electing;
+mod event;
+mod faulting;
+mod lanes;
+mod leading;
+mod network;
+mod node;
+mod tasks;
+mod working;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tine_core::failure::Failure;
+use tine_trident::pipeline::Built;
+
+use self::{
+    event::{Address, Event},
+    faulting::Forces,
+    network::Network,
+    node::{Homes, Node, Split},
+};
+use crate::{
+    agenda::Agenda,
+    coordination::Coordination,
+    faults::FaultPlan,
+    invariants::{Broken, Checker},
+    random::{Draws, mix},
+    report::{Phase, Report, Took},
+    settings::{Mode, Settings},
+    source::SimSource,
+    sql::{BackendId, Sql},
+    trace::Trace,
+    world::Trips,
+};
+
+/// The simulated world.
+pub(crate) struct Engine<'a> {
+    seed: u64,
+    now_us: u64,
+    settings: &'a Settings,
+    plan: &'a FaultPlan,
+    agenda: Agenda<Event>,
+    built: Arc<Built>,
+    sources: Vec<SimSource>,
+    trips: Trips,
+    nodes: Vec<Node>,
+    split: Split,
+    homes: Homes,
+    sql: Sql,
+    /// Who waits for the answer of a statement that waits for a lock.
+    waiting: BTreeMap<BackendId, Address>,
+    coordination: Coordination,
+    /// Embedded: the backend that holds the topology's lock.
+    exclusive: Option<BackendId>,
+    network: Network,
+    forces: Forces,
+    draws: Channels,
+    checker: Checker,
+    trace: Trace,
+    took: Vec<Option<Took>>,
+    phase: Phase,
+    healed: bool,
+    grown: usize,
+    attempts_healed: u64,
+    attempts: u64,
+    progress: u64,
+    drained: bool,
+    deadline_us: u64,
+    over: Option<Result<(), Ending>>,
+}
+
+/// Why a run ended other than drained.
+pub(crate) enum Ending {
+    /// An invariant does not hold.
+    Broken(Broken),
+    /// The group halted.
+    Halted(Failure),
+}
+
+/// Draws by purpose.
+struct Channels {
+    lives: Draws,
+    delays: Draws,
+    sql: Draws,
+    election: Draws,
+    plans: Draws,
+}
+
+/// An epoch for the batch clock: virtual time counts from here.
+const BORN_MS: u64 = 1_700_000_000_000;
+
+impl<'a> Engine<'a> {
+    pub(crate) fn new(
+        seed: u64,
+        plan: &'a FaultPlan,
+        settings: &'a Settings,
+        built: Built,
+        sources: Vec<SimSource>,
+        trips: Trips,
+        checker: Checker,
+    ) -> Engine<'a> {
+        let workers = match settings.mode {
+            Mode::Cluster(workers) => workers,
+            Mode::Embedded => 1,
+        };
+        let split = Split::new(&built, workers);
+        let mut draws = Channels {
+            lives: Draws::new(seed, 1),
+            delays: Draws::new(seed, 2),
+            sql: Draws::new(seed, 3),
+            election: Draws::new(seed, 4),
+            plans: Draws::new(seed, 5),
+        };
+        let nodes: Vec<Node> = (0..settings.nodes())
+            .map(|node| Node::new(node, 0, draws.lives.bits(), &built, settings, &split))
+            .collect();
+        let ends = nodes.len() + 2;
+        Engine {
+            seed,
+            now_us: 0,
+            settings,
+            plan,
+            agenda: Agenda::new(),
+            sql: Sql::new(&built.group),
+            coordination: Coordination::new(plan.restores()),
+            built: Arc::new(built),
+            sources,
+            trips,
+            nodes,
+            split,
+            homes: Homes::default(),
+            waiting: BTreeMap::new(),
+            exclusive: None,
+            network: Network::new(ends, seed),
+            forces: Forces::new(ends),
+            draws,
+            checker,
+            trace: Trace::new(settings.timeline),
+            took: vec![None; plan.faults.len()],
+            phase: Phase::Electing,
+            healed: false,
+            grown: 0,
+            attempts_healed: 0,
+            attempts: 0,
+            progress: 0,
+            drained: false,
+            deadline_us: (settings.faults_until_ms + settings.drained_within_ms) * 1000,
+            over: None,
+        }
+    }
+
+    /// Runs to the end.
+    pub(crate) fn run(mut self) -> Report {
+        self.begin();
+        while self.over.is_none() {
+            let Some((at_us, event)) = self.agenda.next() else { break };
+            self.now_us = at_us;
+            if at_us > self.deadline_us {
+                self.break_off("invariant_the_lowest_open_transaction_can_proceed", self.stuck());
+                break;
+            }
+            self.trace.mix(at_us, event.tag());
+            self.happen(event);
+            if self.drained {
+                self.finish_when_quiet();
+            }
+        }
+        self.into_report()
+    }
+
+    fn begin(&mut self) {
+        for index in 0..self.plan.faults.len() {
+            self.agenda.put(u64::from(self.plan.faults[index].at_ms) * 1000, Event::Fault(index, true));
+        }
+        self.agenda.put(0, Event::Grow);
+        self.agenda.put(self.settings.faults_until_ms * 1000, Event::Heal);
+        for node in 0..self.nodes.len() {
+            self.start(node);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Node { node, life, what } => self.arrive(node, life, what),
+            Event::Sql { backend, from, statement } => self.on_statement(backend, from, &statement),
+            Event::BackendGone(backend) => self.end_backend(backend),
+            Event::LockTimeout(backend, from) => self.on_lock_timeout(backend, from),
+            Event::IdleCheck(backend) => self.on_idle_check(backend),
+            Event::Candidate { node, life, nonce } => self.on_candidate(node, life, nonce),
+            Event::Ask { session, asked, request } => self.on_ask(session, asked, request),
+            Event::News { session } => self.on_news(session),
+            Event::Expire { session, since_us } => self.on_expire(session, since_us),
+            Event::Fault(index, true) => self.fault_begins(index),
+            Event::Fault(index, false) => self.fault_ends(index),
+            Event::Grow => self.grow(),
+            Event::Heal => self.heal(),
+        }
+    }
+
+    /// One more step of the sources' growth. The last ones wait for the healed world, each until the one before it is
+    /// committed: so every run has a full number of transactions, however long it stood still.
+    fn grow(&mut self) {
+        let Settings { steps, held, .. } = *self.settings;
+        let may = match self.healed {
+            true => self.checker.covers(&self.sources) || self.grown == 0,
+            false => self.grown + held < steps,
+        };
+        if may && self.grown < steps {
+            self.sources.iter().for_each(|source| source.grow(self.grown));
+            self.grown += 1;
+        }
+        if self.grown < steps {
+            let every_us = match self.healed {
+                true => 5_000,
+                false => self.settings.faults_until_ms * 800 / (steps - held).max(1) as u64,
+            };
+            self.agenda.put(self.now_us + every_us, Event::Grow);
+        }
+        self.look_whether_drained();
+    }
+
+    /// Whether everything that the sources hold is committed and announced.
+    fn look_whether_drained(&mut self) {
+        if self.healed && !self.drained && self.grown >= self.settings.steps {
+            self.drained = self.checker.covers(&self.sources) && self.progress >= self.sql.complete().0;
+            if self.drained {
+                // What is still on its way may come, and what the ackers keep of late reports goes with their clock.
+                self.deadline_us = self.deadline_us.max(self.now_us + 10_000_000);
+                self.trace.say(self.now_us, || "everything is committed".to_owned());
+            }
+        }
+    }
+
+    /// Ends the run once no tree is under way anywhere.
+    fn finish_when_quiet(&mut self) {
+        if self.over.is_some() || !self.nodes.iter().all(|node| node.acker.is_empty()) {
+            return;
+        }
+        let found = self.checker.at_the_end(&self.sql, &self.sources);
+        self.over = Some(found.map_err(Ending::Broken));
+    }
+
+    fn break_off(&mut self, invariant: &'static str, what: String) {
+        self.over.get_or_insert(Err(Ending::Broken(Broken { invariant, what })));
+    }
+
+    fn check(&mut self, found: Result<(), Broken>) {
+        if let Err(broken) = found {
+            self.over.get_or_insert(Err(Ending::Broken(broken)));
+        }
+    }
+
+    fn stuck(&self) -> String {
+        let acker: Vec<usize> = self.nodes.iter().map(|node| node.acker.len()).collect();
+        format!(
+            "not drained {} ms after everything was healed: committed everywhere up to {}, announced {}, phase {:?}, \
+             trees in the ackers {acker:?}, {} statements wait for locks",
+            self.settings.drained_within_ms,
+            self.sql.complete(),
+            self.progress,
+            self.phase,
+            self.waiting.len()
+        )
+    }
+
+    fn into_report(self) -> Report {
+        let complete = self.sql.complete();
+        let broken = match self.over {
+            Some(Ok(())) => None,
+            Some(Err(Ending::Broken(broken))) => Some(broken),
+            Some(Err(Ending::Halted(failure))) => {
+                Some(Broken { invariant: Broken::HALTED, what: format!("the group halted: {failure}") })
+            }
+            None => Some(Broken {
+                invariant: "invariant_the_lowest_open_transaction_can_proceed",
+                what: "nothing will ever happen again, and not everything is committed".to_owned(),
+            }),
+        };
+        Report {
+            seed: self.seed,
+            plan: self.plan.clone(),
+            txids: complete.0,
+            attempts: self.attempts,
+            took: self.took,
+            events: self.agenda.scheduled(),
+            virtual_ms: self.now_us / 1000,
+            trace_hash: self.trace.hash() ^ mix(complete.0),
+            timeline: self.trace.into_lines(),
+            states: self.built.group.states.iter().map(|state| state.name.clone()).collect(),
+            tables: self.sql.tables.into_iter().map(|table| table.rows).collect(),
+            sources: self.sources,
+            broken,
+        }
+    }
+}

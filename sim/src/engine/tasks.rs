@@ -1,0 +1,205 @@
+//! Feeds the machines of a process and routes what they send: tuples, reports to ackers, calls.
+
+use tine_core::{
+    acker::{AckerEvent, Ended, TreeEnd},
+    task::Effect,
+    tuple::{Root, Tuple},
+};
+use tine_trident::{
+    committer::{CommitterCall, CommitterReply},
+    coordinator::event::{Call, Reply},
+    emitter::{ReadCall, ReadReply},
+    message::{Batches, Message, Note},
+};
+
+use super::{
+    Engine,
+    event::{Event, Inbound, Packet},
+    node::TASKS_PER_NODE,
+};
+use crate::report::Phase;
+
+impl Engine<'_> {
+    /// Something arrives at a process. What was meant for an earlier life is lost, but packets may have waited in a
+    /// transport and reach the next one.
+    pub(crate) fn arrive(&mut self, node: usize, life: u32, what: Inbound) {
+        let process = &mut self.nodes[node];
+        let stale = process.life != life;
+        if !process.up || (stale && !matches!(what, Inbound::Packet(_))) {
+            return;
+        }
+        if stale && self.draws.lives.chance(50) {
+            return;
+        }
+        if self.nodes[node].paused {
+            if let Some(fault) = self.forces.paused.get(node).copied().flatten() {
+                self.took_effect(fault);
+            }
+            return self.nodes[node].backlog.push(what);
+        }
+        self.handle(node, what);
+    }
+
+    fn handle(&mut self, node: usize, what: Inbound) {
+        match what {
+            Inbound::Packet(Packet::ToEmitter(tuple)) => {
+                let now_ms = self.now_ms();
+        let effects = self.nodes[node].emitter.tuple(now_ms, tuple);
+                self.emitter_effects(node, effects);
+            }
+            Inbound::Packet(Packet::ToCommitter(tuple)) => {
+                let now_ms = self.now_ms();
+        let effects = self.nodes[node].committer.tuple(now_ms, tuple);
+                self.committer_effects(node, effects);
+            }
+            Inbound::Packet(Packet::Report(report)) => self.report(node, report),
+            Inbound::Ended(root, end) => self.ended(node, root, end),
+            Inbound::AckerTick => {
+                self.report(node, AckerEvent::Tick);
+                self.later(node, self.settings.message_timeout_ms * 250, Inbound::AckerTick);
+            }
+            Inbound::Read(call) => self.read(node, &call),
+            Inbound::Folded(reply) => self.committer_reply(node, reply),
+            Inbound::Sql { lane, sent, answer, drop } => self.on_answer(node, lane, sent, answer, drop),
+            Inbound::Opened { nonce, session } => self.on_opened(node, nonce, session),
+            Inbound::Elected { nonce } => self.on_elected(node, nonce),
+            Inbound::Answered { asked, answer } => self.on_answered(node, asked, answer),
+            Inbound::Lost(nonce, failure) => self.coordinator_reply(node, Reply::Lost(nonce, failure)),
+            Inbound::Campaign(failed) => self.on_campaign(node, failed),
+            Inbound::Bounds { nonce, first } => self.on_bounds(node, nonce, first),
+            Inbound::Woke => self.coordinator_reply(node, Reply::Woke),
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_us / 1000
+    }
+
+    /// A process begins its life.
+    pub(crate) fn start(&mut self, node: usize) {
+        let tick_us = self.settings.message_timeout_ms * 250;
+        self.later(node, tick_us, Inbound::AckerTick);
+        let now_ms = self.now_ms();
+        let effects = self.nodes[node].leader.open(now_ms);
+        self.coordinator_effects(node, effects);
+    }
+
+    fn ended(&mut self, node: usize, root: Root, end: TreeEnd<Note>) {
+        let now_ms = self.now_ms();
+        let effects = self.nodes[node].leader.ended(now_ms, root, end);
+        self.coordinator_effects(node, effects);
+    }
+
+    pub(crate) fn coordinator_reply(&mut self, node: usize, reply: Reply) {
+        let now_ms = self.now_ms();
+        let effects = self.nodes[node].leader.reply(now_ms, reply);
+        self.coordinator_effects(node, effects);
+    }
+
+    pub(crate) fn emitter_reply(&mut self, node: usize, reply: ReadReply) {
+        let now_ms = self.now_ms();
+        let effects = self.nodes[node].emitter.reply(now_ms, reply);
+        self.emitter_effects(node, effects);
+    }
+
+    pub(crate) fn committer_reply(&mut self, node: usize, reply: CommitterReply) {
+        let now_ms = self.now_ms();
+        let effects = self.nodes[node].committer.reply(now_ms, reply);
+        self.committer_effects(node, effects);
+    }
+
+    fn coordinator_effects(&mut self, node: usize, effects: Vec<Effect<Batches, Call>>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { to, tuple } => {
+                    for anchor in &tuple.anchors {
+                        self.homes.insert(anchor.root, node);
+                    }
+                    self.say_sent(node, &tuple);
+                    self.route(node, to.0, tuple);
+                }
+                Effect::Acker(report) => self.report(node, report),
+                Effect::Call(call) => self.perform(node, call),
+            }
+        }
+    }
+
+    fn emitter_effects(&mut self, node: usize, effects: Vec<Effect<Batches, ReadCall>>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { to, tuple } => self.route(node, to.0, tuple),
+                Effect::Acker(report) => self.send_report(node, report),
+                Effect::Call(call) => self.queue_read(node, call),
+            }
+        }
+    }
+
+    fn committer_effects(&mut self, node: usize, effects: Vec<Effect<Batches, CommitterCall>>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { to, tuple } => self.route(node, to.0, tuple),
+                Effect::Acker(report) => self.send_report(node, report),
+                Effect::Call(call) => self.perform_committer(node, call),
+            }
+        }
+    }
+
+    fn route(&mut self, from: usize, task: u32, tuple: Tuple<Message>) {
+        let to = (task / TASKS_PER_NODE) as usize;
+        let packet = match task % TASKS_PER_NODE {
+            1 => Packet::ToEmitter(tuple),
+            _ => Packet::ToCommitter(tuple),
+        };
+        self.send(from, to, packet);
+    }
+
+    /// Reports to the acker of the process whose coordinator started the tree.
+    fn send_report(&mut self, from: usize, report: AckerEvent<Note>) {
+        let root = match &report {
+            AckerEvent::Start { root, .. } | AckerEvent::Ack { root, .. } | AckerEvent::Fail { root, .. } => *root,
+            AckerEvent::Tick => return,
+        };
+        match self.homes.get(&root).copied() {
+            Some(home) if home == from => self.report(from, report),
+            Some(home) => self.send(from, home, Packet::Report(report)),
+            None => {}
+        }
+    }
+
+    fn report(&mut self, node: usize, report: AckerEvent<Note>) {
+        for Ended { root, end, .. } in self.nodes[node].acker.step(report) {
+            if self.settings.mute_acker && matches!(end, TreeEnd::Complete(_)) {
+                continue;
+            }
+            self.later(node, 10, Inbound::Ended(root, end));
+        }
+    }
+
+    fn say_sent(&mut self, node: usize, tuple: &Tuple<Message>) {
+        match &tuple.message {
+            Message::Emit { attempt, plan } => {
+                let txid = plan.txid;
+                if !matches!(self.phase, Phase::Preparing | Phase::Committing) {
+                    self.enter(Phase::Emitting);
+                }
+                self.trace.say(self.now_us, || format!("process {node} emits transaction {txid}, attempt {attempt}"));
+            }
+            Message::Commit(command) => {
+                let (txid, attempt) = (command.txid, command.attempt);
+                self.enter(Phase::Committing);
+                self.trace.say(self.now_us, || format!("process {node} tells to commit {txid}, attempt {attempt}"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets what came while a process slept come now, in order.
+    pub(crate) fn wake(&mut self, node: usize) {
+        self.nodes[node].paused = false;
+        let backlog = std::mem::take(&mut self.nodes[node].backlog);
+        let life = self.nodes[node].life;
+        for (index, what) in backlog.into_iter().enumerate() {
+            self.agenda.put(self.now_us + index as u64, Event::Node { node, life, what });
+        }
+    }
+}

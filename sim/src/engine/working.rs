@@ -1,0 +1,116 @@
+//! Performs the emitters' and committers' calls, as the tokio driver does: the reader's thread, folds, commits.
+
+use tine_core::failure::{Failure, FailureKind};
+use tine_trident::{
+    committer::{CommitterCall, CommitterReply, fold},
+    emitter::{ReadCall, ReadReply},
+    pipeline::{BatchRows, Pipeline},
+    source::{PartitionRange, Record, Sink},
+};
+
+use super::{
+    Engine,
+    event::{Inbound, Job},
+    node::{COMMITS, Side},
+};
+
+impl Engine<'_> {
+    /// Queues a read; one after the other.
+    pub(crate) fn queue_read(&mut self, node: usize, call: ReadCall) {
+        let reading = &mut self.nodes[node].reading;
+        reading.newest = call.attempt;
+        reading.queue.push_back(call);
+        self.next_read(node);
+    }
+
+    fn next_read(&mut self, node: usize) {
+        let reading = &mut self.nodes[node].reading;
+        if reading.busy {
+            return;
+        }
+        let Some(call) = reading.queue.pop_front() else { return };
+        reading.busy = true;
+        let after_us = self.draws.delays.between(200, 2_500) * self.slowness(node);
+        self.later(node, after_us, Inbound::Read(call));
+    }
+
+    /// Reads and runs the operators: all at this moment, at the end of the time that it takes.
+    pub(crate) fn read(&mut self, node: usize, call: &ReadCall) {
+        let built = self.built.clone();
+        let reading = &mut self.nodes[node].reading;
+        reading.busy = false;
+        let cut_short = reading.newest != call.attempt;
+        let result = match cut_short {
+            true => Err(Failure::new(FailureKind::Superseded, "a newer attempt has begun")),
+            false => read_all(&built, &mut reading.sides, &call.ranges),
+        };
+        if let Some(fault) = self.trips.sprung() {
+            self.took_effect(fault);
+        }
+        self.emitter_reply(node, ReadReply { attempt: call.attempt, txid: call.txid, result });
+        self.next_read(node);
+    }
+
+    pub(crate) fn perform_committer(&mut self, node: usize, call: CommitterCall) {
+        match call {
+            CommitterCall::Fold { attempt, txid, parts } => {
+                let result = fold(&self.built.folds, parts);
+                let after_us = self.draws.delays.between(20, 300) * self.slowness(node);
+                self.later(node, after_us, Inbound::Folded(CommitterReply::Folded { attempt, txid, result }));
+            }
+            CommitterCall::Commit(order) => self.job(node, COMMITS, Job::Commit(order)),
+        }
+    }
+}
+
+fn read_all(
+    built: &tine_trident::pipeline::Built,
+    sides: &mut [Side],
+    ranges: &[PartitionRange],
+) -> Result<BatchRows, Failure> {
+    let read = ranges.iter().try_for_each(|range| read_one(built, sides, range));
+    if let Err(failure) = read {
+        sides.iter_mut().for_each(|side| side.pipeline.reset());
+        return Err(failure);
+    }
+    let mut all = BatchRows::default();
+    for side in sides {
+        let rows = side.pipeline.finish()?;
+        all.rows.extend(rows.rows);
+        all.records += rows.records;
+        all.bytes += rows.bytes;
+        all.skipped += rows.skipped;
+        all.dead_letters += rows.dead_letters;
+    }
+    Ok(all)
+}
+
+fn read_one(
+    built: &tine_trident::pipeline::Built,
+    sides: &mut [Side],
+    range: &PartitionRange,
+) -> Result<(), Failure> {
+    let index = usize::from(range.source.0);
+    let side = &mut sides[index];
+    let reader = match &mut side.reader {
+        Some(reader) => reader,
+        none => none.insert(built.sources[index].source.reader()?),
+    };
+    reader.read(range, &mut Lending { partition: &range.partition, pipeline: &mut *side.pipeline })
+}
+
+/// Lends what a reader reads to a pipeline.
+struct Lending<'a> {
+    partition: &'a str,
+    pipeline: &'a mut dyn Pipeline,
+}
+
+impl Sink for Lending<'_> {
+    fn records(&mut self, chunk: &[Record<'_>]) -> Result<(), Failure> {
+        self.pipeline.records(self.partition, chunk)
+    }
+
+    fn cancelled(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,203 @@
+//! A source in memory with Kafka's odd habits: positions with gaps, a stable end, short polls, growth, retention.
+//!
+//! Gaps (control records, compaction) and short polls are always on: they are not faults, they are Kafka.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tine_core::{
+    failure::Failure,
+    mutant::{self, Mutant},
+};
+use tine_trident::source::{
+    Bounds, Horizon, PartitionBounds, PartitionRange, Reader, Record, Sink, Source,
+};
+
+use crate::random::Draws;
+
+/// A record as it lies in a partition.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) position: u64,
+    pub(crate) value: Arc<str>,
+}
+
+/// One partition.
+#[derive(Clone, Debug)]
+pub(crate) struct Partition {
+    pub(crate) name: String,
+    pub(crate) incarnation: String,
+    /// Whether it is there yet.
+    pub(crate) exists: bool,
+    pub(crate) low: u64,
+    /// Everything below it is stable.
+    pub(crate) end: u64,
+    pub(crate) records: Arc<[Stored]>,
+    /// The end after each step of growth.
+    pub(crate) ends: Vec<u64>,
+}
+
+/// What a source holds.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) partitions: Vec<Partition>,
+    /// How many records a poll brings at most, drawn anew for each poll.
+    polls: Draws,
+}
+
+/// A handle on a log, for the topology and for the simulator alike.
+#[derive(Clone, Debug)]
+pub(crate) struct SimSource {
+    log: Arc<Mutex<Log>>,
+    name: String,
+}
+
+impl SimSource {
+    /// Spreads `values` over partitions and steps of growth. One more partition than asked for waits to be added.
+    pub(crate) fn new(name: &str, values: &[Arc<str>], partitions: usize, steps: usize, seed: u64) -> SimSource {
+        let mut draws = Draws::new(seed, 0x50_0000);
+        let mut all: Vec<Building> = (0..=partitions.max(1)).map(|_| Building::default()).collect();
+        for (index, value) in values.iter().enumerate() {
+            let step = index * steps / values.len().max(1);
+            let late = draws.chance(8);
+            let chosen = if late { partitions.max(1) } else { draws.below(partitions.max(1) as u64) as usize };
+            all[chosen].add(value.clone(), step, &mut draws);
+        }
+        let count = all.len();
+        let partitions = all.into_iter().enumerate().map(|(index, building)| Partition {
+            name: format!("{name}/{index}"),
+            incarnation: format!("{name}-1"),
+            exists: index + 1 < count,
+            low: 0,
+            end: 0,
+            ends: building.ends(steps),
+            records: building.records.into(),
+        });
+        let log = Log { partitions: partitions.collect(), polls: Draws::new(seed, 0x50_0001) };
+        SimSource { log: Arc::new(Mutex::new(log)), name: name.to_owned() }
+    }
+
+    pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything up to and including a step is there now.
+    pub(crate) fn grow(&self, step: usize) {
+        for partition in &mut self.log().partitions {
+            if let Some(end) = partition.ends.get(step) {
+                partition.end = partition.end.max(*end);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Building {
+    next: u64,
+    records: Vec<Stored>,
+    marks: Vec<(usize, u64)>,
+}
+
+impl Building {
+    fn add(&mut self, value: Arc<str>, step: usize, draws: &mut Draws) {
+        // A gap before: an aborted transaction's records, or compaction.
+        self.next += if draws.chance(20) { draws.between(1, 4) } else { 0 };
+        self.records.push(Stored { position: self.next, value });
+        self.next += 1;
+        // A control record after: the end lies beyond the last record.
+        self.next += u64::from(draws.chance(15));
+        self.marks.push((step, self.next));
+    }
+
+    fn ends(&self, steps: usize) -> Vec<u64> {
+        let end_at = |step| self.marks.iter().take_while(|(at, _)| *at <= step).last().map_or(0, |(_, end)| *end);
+        (0..steps).map(end_at).collect()
+    }
+}
+
+impl Source for SimSource {
+    fn describe(&self) -> String {
+        format!("simulated {}", self.name)
+    }
+
+    fn bounds(&self) -> Result<Box<dyn Bounds>, Failure> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, Failure> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Bounds for SimSource {
+    fn poll(&mut self, _: Horizon, _first: bool) -> Result<Vec<PartitionBounds>, Failure> {
+        let log = self.log();
+        let present = log.partitions.iter().filter(|partition| partition.exists);
+        let bounds = present.map(|partition| PartitionBounds {
+            partition: partition.name.clone(),
+            incarnation: partition.incarnation.clone(),
+            low: partition.low,
+            end: partition.end,
+            start: partition.low,
+        });
+        Ok(bounds.collect())
+    }
+}
+
+impl Reader for SimSource {
+    fn read(&mut self, range: &PartitionRange, sink: &mut dyn Sink) -> Result<(), Failure> {
+        let mut position = range.from;
+        loop {
+            let (records, wanted) = {
+                let mut log = self.log();
+                let wanted = log.polls.below(6) as usize;
+                (log.check(range)?, wanted)
+            };
+            let from = records.partition_point(|record| record.position < position);
+            let to = records.partition_point(|record| record.position < range.to);
+            let chunk = &records[from..to.min(from + wanted)];
+            if chunk.is_empty() && from < to {
+                // A short poll: nothing came, and yet there is more.
+                if mutant::on(Mutant::ShortReadAccepted) {
+                    return Ok(());
+                }
+                continue;
+            }
+            let lent: Vec<Record<'_>> = chunk.iter().map(lend).collect();
+            if !lent.is_empty() {
+                sink.records(&lent)?;
+            }
+            match chunk.last() {
+                Some(last) if from + chunk.len() < to => position = last.position + 1,
+                _ => break,
+            }
+        }
+        // The position has reached the end; it counts only if this is still the planned partition.
+        self.log().check(range).map(drop)
+    }
+}
+
+impl Log {
+    /// The records of a planned partition, if it is still the one that was planned.
+    fn check(&self, range: &PartitionRange) -> Result<Arc<[Stored]>, Failure> {
+        let gone = |what: &str| Failure::fatal(format!("{} {}..{}: {what}", range.partition, range.from, range.to));
+        let found = self.partitions.iter().find(|partition| partition.name == range.partition && partition.exists);
+        let partition = found.ok_or_else(|| gone("the partition is gone"))?;
+        if partition.incarnation != range.incarnation && !mutant::on(Mutant::RecreatedTopicReadOn) {
+            return Err(gone("the topic was deleted and made again"));
+        }
+        if range.from < partition.low && range.from < range.to {
+            return Err(gone("retention deleted records before they were read"));
+        }
+        Ok(partition.records.clone())
+    }
+}
+
+fn lend(stored: &Stored) -> Record<'_> {
+    Record {
+        position: stored.position,
+        timestamp_ms: -1,
+        key: None,
+        value: Some(stored.value.as_bytes()),
+        headers: &[],
+    }
+}
