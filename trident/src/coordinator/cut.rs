@@ -20,33 +20,47 @@ pub(super) struct Cut {
     target_ms: f64,
     /// Units per millisecond, smoothed; 0 before the first measurement.
     rate: f64,
+    /// The largest batch so far: the next one is at most [`GROWTH`] times as large.
+    largest: u64,
 }
 
-/// Before anything was measured: some milliseconds' worth of any source.
-const FIRST_UNITS: u64 = 64 << 10;
+/// Before anything was measured: a taste, small enough to cost the database next to nothing.
+const FIRST_UNITS: u64 = 4 << 10;
+
+/// A small batch says little about the speed of a large one.
+const GROWTH: u64 = 16;
 
 /// More distinct rows than this are not wanted in one batch: they are held in memory until committed.
 const ROWS_MAX: u64 = 250_000;
 
 impl Cut {
     pub(super) fn new(batch_ms: u64, batch_max_ms: u64) -> Cut {
-        Cut { batch_ms, batch_max_ms: batch_max_ms.max(batch_ms), target_ms: batch_ms as f64, rate: 0.0 }
+        Cut { batch_ms, batch_max_ms: batch_max_ms.max(batch_ms), target_ms: batch_ms as f64, rate: 0.0, largest: 0 }
+    }
+
+    /// Whether a batch has been measured: before that, one is enough.
+    pub(super) fn has_measured(&self) -> bool {
+        self.largest > 0
     }
 
     /// How many units the next transaction may take.
     pub(super) fn units(&self) -> u64 {
-        if self.rate == 0.0 { FIRST_UNITS } else { ((self.rate * self.target_ms) as u64).max(1024) }
+        match self.largest {
+            0 => FIRST_UNITS,
+            largest => {
+                ((self.rate * self.target_ms) as u64).clamp(1024, largest.saturating_mul(GROWTH).max(FIRST_UNITS))
+            }
+        }
     }
 
     /// A batch was processed: its units, the milliseconds it took, and the distinct rows that came of it.
     pub(super) fn processed(&mut self, units: u64, took_ms: u64, rows: u64) {
-        let mut rate = units as f64 / took_ms.max(1) as f64;
-        // A small batch says little about the speed of large ones: grow by steps.
-        rate = rate.min(if self.rate == 0.0 { FIRST_UNITS as f64 * 4.0 / self.target_ms } else { self.rate * 4.0 });
-        self.rate = if self.rate == 0.0 || rate > self.rate { rate } else { 0.7 * self.rate + 0.3 * rate };
+        let rate = units as f64 / took_ms.max(1) as f64;
+        self.rate = if rate > self.rate { rate } else { 0.7 * self.rate + 0.3 * rate };
         if rows > ROWS_MAX {
             self.rate *= ROWS_MAX as f64 / rows as f64;
         }
+        self.largest = self.largest.max(units);
     }
 
     /// A transaction was committed; whether a later one was waiting for it, processed.

@@ -420,7 +420,8 @@ impl Coordinator {
 
     /// Asks the sources how far they reach, when there is a place for another transaction.
     fn ask(&mut self, out: &mut Out) {
-        let full = self.open.len() >= self.setup.in_flight_max;
+        let places = if self.cut.has_measured() { self.setup.in_flight_max } else { 1 };
+        let full = self.open.len() >= places;
         if self.asking || full || self.stopping || out.now_ms() < self.ask_at_ms {
             return;
         }

@@ -153,7 +153,12 @@ impl World {
         self.calls.retain(|call| {
             !matches!(
                 call,
-                Call::ForgetFrom(_) | Call::Complete(_) | Call::Progress(_) | Call::Warn(_) | Call::Wake { .. }
+                Call::Bounds { .. }
+                    | Call::ForgetFrom(_)
+                    | Call::Complete(_)
+                    | Call::Progress(_)
+                    | Call::Warn(_)
+                    | Call::Wake { .. }
             )
         });
     }
@@ -162,7 +167,6 @@ impl World {
     fn leading_whole() -> World {
         let mut world = World::new(CommitMode::Whole, Horizon::Endless);
         world.elect(GroupRecord::default());
-        world.answer_bounds();
         world.answer_bounds();
         world.skip_notes();
         world
@@ -194,7 +198,7 @@ fn an_embedded_transaction_is_committed_with_its_plan_and_ends_the_run() {
 fn nothing_is_prepared_before_its_plan_stands_in_coordination_and_nothing_commits_before_it_is_prepared() {
     let mut world = World::new(CommitMode::Prepared, Horizon::Endless);
     world.elect(GroupRecord::default());
-    world.skip_notes();
+    world.calls.retain(|call| matches!(call, Call::Bounds { .. }));
     world.answer_bounds();
     world.process(9);
     assert!(!world.calls.iter().any(|call| matches!(call, Call::Prepare { .. })));
