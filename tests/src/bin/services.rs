@@ -15,6 +15,10 @@ use tine_tests::services::{Error, Guard, Service};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
+    if std::env::args_os().len() > 1 {
+        eprintln!("services takes no arguments: it starts Kafka, ZooKeeper and PostgreSQL and stops them on SIGTERM");
+        return ExitCode::from(2);
+    }
     match hold() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
