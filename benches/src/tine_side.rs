@@ -15,7 +15,7 @@ pub(crate) fn run(assignment: &Assignment) -> Result<()> {
     match assignment.job {
         Job::Values => records.stage(|values| values.group_by(|value| value).count()).persist(table.key("value")),
         Job::Words => records
-            .stage(|lines| lines.flat_map(|line| line.split_whitespace()).group_by(|word| word).count())
+            .stage(|lines| lines.flat_map(|line| line.split_ascii_whitespace()).group_by(|word| word).count())
             .persist(table.key("word")),
     };
     let age = Duration::from_millis(assignment.commit_age_ms);
