@@ -9,7 +9,7 @@ use tine_core::{
     mutant::{self, Mutant},
 };
 use tine_trident::source::{
-    Bounds, Horizon, PartitionBounds, PartitionRange, Reader, Record, Sink, Source,
+    Bounds, Horizon, PartitionBounds, PartitionRange, Reached, Reader, Record, Sink, Source,
 };
 
 use crate::random::Draws;
@@ -129,7 +129,7 @@ impl Source for SimSource {
 }
 
 impl Bounds for SimSource {
-    fn poll(&mut self, _: Horizon, _first: bool) -> Result<Vec<PartitionBounds>, Failure> {
+    fn poll(&mut self, _: Horizon, _: &Reached<'_>) -> Result<Vec<PartitionBounds>, Failure> {
         let log = self.log();
         let present = log.partitions.iter().filter(|partition| partition.exists);
         let bounds = present.map(|partition| PartitionBounds {
@@ -138,6 +138,7 @@ impl Bounds for SimSource {
             low: partition.low,
             end: partition.end,
             start: partition.low,
+            closed_at: None,
         });
         Ok(bounds.collect())
     }

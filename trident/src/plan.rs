@@ -38,14 +38,28 @@ pub struct Planned {
     pub encoded: Arc<[u8]>,
 }
 
-/// How far each partition has been planned: the ends of a plan's ranges, with the incarnations.
-pub type Positions = BTreeMap<(SourceIndex, String), (u64, String)>;
+/// How far each partition has been planned: the ends of a plan's ranges.
+pub type Positions = BTreeMap<(SourceIndex, String), Position>;
+
+/// How far a partition has been planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Everything below it is planned.
+    pub at: u64,
+    /// The partition's incarnation.
+    pub incarnation: String,
+    /// Where its last record was ended by decree when the last plan was made; see [`PartitionRange::closed_at`].
+    pub closed_at: Option<u64>,
+}
 
 impl Plan {
     /// The position after the plan, for every partition.
     pub fn ends(&self) -> Positions {
-        let end =
-            |range: &PartitionRange| ((range.source, range.partition.clone()), (range.to, range.incarnation.clone()));
+        let end = |range: &PartitionRange| {
+            let position =
+                Position { at: range.to, incarnation: range.incarnation.clone(), closed_at: range.closed_at };
+            ((range.source, range.partition.clone()), position)
+        };
         self.ranges.iter().map(end).collect()
     }
 
@@ -104,6 +118,7 @@ mod tests {
             incarnation: "i".to_string(),
             from,
             to,
+            closed_at: (from == to).then_some(to),
         };
         let ranges = vec![range("a/0", 3, to), range("a/1", 5, 5)];
         Plan { txid: TxId(2), previous: Hash128(previous), time_ms: 1, seed: 2, ranges }
@@ -121,7 +136,8 @@ mod tests {
     #[test]
     fn the_encoding_is_the_documented_one() {
         let bytes = Planned::new(plan(7, 9)).encoded;
-        let expected = [1, 2, 7, 1, 2, 2, 0, 3, b'a', b'/', b'0', 1, b'i', 3, 9, 0, 3, b'a', b'/', b'1', 1, b'i', 5, 5];
+        let range = |name, from, to| [0, 3, b'a', b'/', name, 1, b'i', from, to];
+        let expected = [&[1, 2, 7, 1, 2, 2][..], &range(b'0', 3, 9), &[0], &range(b'1', 5, 5), &[1, 5]].concat();
         assert_eq!(&bytes[..], &expected[..], "{bytes:?}");
     }
 

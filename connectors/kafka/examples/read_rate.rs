@@ -8,9 +8,16 @@
 
 use std::time::{Duration, Instant};
 
-use tine_core::failure::{Failure, FailureKind};
+use tine_core::{
+    failure::{Failure, FailureKind},
+    hash::Hash128,
+    id::TxId,
+};
 use tine_kafka::Kafka;
-use tine_trident::source::{Horizon, PartitionRange, Record, Sink, SourceIndex};
+use tine_trident::{
+    plan::Plan,
+    source::{Horizon, PartitionRange, Reached, Record, Sink, SourceIndex},
+};
 
 #[derive(Clone, Default)]
 struct Count {
@@ -42,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let source = kafka.topic(topic).bytes().source;
     let mut bounds = source.bounds()?;
-    let partitions = bounds.poll(Horizon::Now, true)?;
+    let partitions = bounds.poll(Horizon::Now, &Reached::nothing())?;
     let mut reader = source.reader()?;
 
     let (started, cpu) = (Instant::now(), cpu_s()?);
@@ -75,7 +82,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let empty = range(&partitions[0], partitions[0].end, partitions[0].end);
     let proof = spread(|| reader.read(&empty, &mut Count::default()))?;
-    let poll = spread(|| bounds.poll(Horizon::Now, false).map(drop))?;
+    let planned = Plan { txid: TxId(1), previous: Hash128(0), time_ms: 0, seed: 0, ranges: vec![empty] }.ends();
+    let reached = Reached::new(SourceIndex(0), &planned);
+    let poll = spread(|| bounds.poll(Horizon::Now, &reached).map(drop))?;
     let start = spread(|| {
         let from = partitions[0].low;
         reader.read(&range(&partitions[0], from, from + 1), &mut Count::default())
@@ -91,7 +100,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn range(bounds: &tine_trident::source::PartitionBounds, from: u64, to: u64) -> PartitionRange {
     let (partition, incarnation) = (bounds.partition.clone(), bounds.incarnation.clone());
-    PartitionRange { source: SourceIndex(0), partition, incarnation, from, to }
+    PartitionRange { source: SourceIndex(0), partition, incarnation, from, to, closed_at: None }
 }
 
 /// Median and 99th percentile of 200 calls.

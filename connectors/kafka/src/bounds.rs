@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use tine_core::failure::Failure;
-use tine_trident::source::{Bounds, Horizon, PartitionBounds};
+use tine_trident::source::{Bounds, Horizon, PartitionBounds, Reached};
 
 use crate::{
     ask::{Asker, Mark, Topic},
@@ -99,13 +99,15 @@ impl TopicBounds {
             low: *low,
             end: *end,
             start: *start.max(low),
+            closed_at: None,
         });
         Ok(bounds.collect())
     }
 }
 
 impl Bounds for TopicBounds {
-    fn poll(&mut self, _: Horizon, first: bool) -> Result<Vec<PartitionBounds>, Failure> {
+    fn poll(&mut self, _: Horizon, reached: &Reached<'_>) -> Result<Vec<PartitionBounds>, Failure> {
+        let first = reached.is_first();
         // An error forgets what is known.
         let known = match self.known.take() {
             Some(known) if !first && known.at.elapsed() < REFRESH => known,

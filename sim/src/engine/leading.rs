@@ -3,7 +3,8 @@
 use tine_core::{failure::Failure, id::Nonce};
 use tine_trident::{
     coordinator::event::{Call, Reply},
-    source::{Horizon, PartitionBounds},
+    plan::Positions,
+    source::{Horizon, PartitionBounds, Reached, SourceIndex},
 };
 
 use super::{
@@ -47,10 +48,10 @@ impl Engine<'_> {
                 self.enter(Phase::Preparing);
                 self.job(node, LEADER, Job::Prepare(row, location));
             }
-            Call::Bounds { first } => {
+            Call::Bounds { positions } => {
                 let nonce = self.nodes[node].errands.nonce;
                 let after_us = self.draws.delays.between(100, 600) * self.slowness(node);
-                self.later(node, after_us, Inbound::Bounds { nonce, first });
+                self.later(node, after_us, Inbound::Bounds { nonce, positions });
             }
             Call::Wake { after_ms } => self.later(node, after_ms * 1000, Inbound::Woke),
             Call::Progress(progress) => {
@@ -75,15 +76,15 @@ impl Engine<'_> {
     }
 
     /// Reads the sources' bounds as they are now.
-    pub(crate) fn on_bounds(&mut self, node: usize, nonce: Nonce, first: bool) {
+    pub(crate) fn on_bounds(&mut self, node: usize, nonce: Nonce, positions: &Positions) {
         let built = self.built.clone();
-        let sides = self.nodes[node].bounds.iter_mut().zip(&built.sources);
-        let poll = sides.map(|(side, source)| {
+        let sides = self.nodes[node].bounds.iter_mut().zip(&built.sources).zip((0..).map(SourceIndex));
+        let poll = sides.map(|((side, source), index)| {
             let bounds = match side {
                 Some(bounds) => bounds,
                 none => none.insert(source.source.bounds()?),
             };
-            bounds.poll(Horizon::Endless, first)
+            bounds.poll(Horizon::Endless, &Reached::new(index, positions))
         });
         let result: Result<Vec<Vec<PartitionBounds>>, Failure> = poll.collect();
         let (time_ms, seed) = (BORN_MS + self.now_us / 1000, self.draws.plans.bits());

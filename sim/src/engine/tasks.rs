@@ -66,7 +66,7 @@ impl Engine<'_> {
             Inbound::Answered { asked, answer } => self.on_answered(node, asked, answer),
             Inbound::Lost(nonce, failure) => self.coordinator_reply(node, Reply::Lost(nonce, failure)),
             Inbound::Campaign(failed) => self.on_campaign(node, failed),
-            Inbound::Bounds { nonce, first } => self.on_bounds(node, nonce, first),
+            Inbound::Bounds { nonce, positions } => self.on_bounds(node, nonce, &positions),
             Inbound::Woke => self.coordinator_reply(node, Reply::Woke),
         }
     }

@@ -7,7 +7,7 @@
 use tine_core::failure::Failure;
 
 use crate::{
-    plan::Positions,
+    plan::{Position, Positions},
     source::{PartitionBounds, PartitionRange, SourceIndex},
 };
 
@@ -117,13 +117,15 @@ fn range_of(source: SourceIndex, bounds: &PartitionBounds, positions: &Positions
     let name = &bounds.partition;
     let from = match positions.get(&(source, name.clone())) {
         None => bounds.start,
-        Some((_, incarnation)) if *incarnation != bounds.incarnation && !on(Mutant::RecreatedTopicReadOn) => {
+        Some(Position { incarnation, .. })
+            if *incarnation != bounds.incarnation && !on(Mutant::RecreatedTopicReadOn) =>
+        {
             return Err(Failure::fatal(format!(
                 "{name} is not what it was: it has been deleted and made again (it was {incarnation}, now it is {}); its positions mean nothing any more; start a topology of another name, into another table",
                 bounds.incarnation
             )));
         }
-        Some((position, _)) => *position,
+        Some(position) => position.at,
     };
     if from < bounds.low {
         return Err(Failure::fatal(format!(
@@ -149,14 +151,19 @@ fn range_of(source: SourceIndex, bounds: &PartitionBounds, positions: &Positions
 #[cfg(test)]
 mod tests {
     use super::*;
+        closed_at: bounds.closed_at,
 
     fn bounds(name: &str, low: u64, end: u64) -> PartitionBounds {
         let incarnation = "one".to_string();
-        PartitionBounds { partition: name.to_string(), incarnation, low, end, start: low }
+        PartitionBounds { partition: name.to_string(), incarnation, low, end, start: low, closed_at: None }
     }
+    use tine_core::{hash::Hash128, id::TxId};
 
+
+    use crate::plan::Plan;
     fn at(name: &str, position: u64) -> Positions {
-        Positions::from([((SourceIndex(0), name.to_string()), (position, "one".to_string()))])
+        let position = Position { at: position, incarnation: "one".to_string(), closed_at: None };
+        Positions::from([((SourceIndex(0), name.to_string()), position)])
     }
 
     fn message(found: Result<(Vec<PartitionRange>, u64), Failure>) -> String {
@@ -175,6 +182,17 @@ mod tests {
     fn k4_what_retention_deleted_is_named() {
         let lost = message(next_ranges(&[vec![bounds("a", 7, 9)]], &at("a", 3), 10));
         assert!(lost.contains("deleted 3..7"), "{lost}");
+    }
+
+    #[test]
+    fn where_a_record_was_closed_stands_in_every_range_cut_from_its_bounds_and_in_the_position() {
+        let closed = PartitionBounds { closed_at: Some(900), ..bounds("a", 0, 900) };
+        for units in [100, 1000] {
+            let (ranges, _) = next_ranges(&[vec![closed.clone()]], &at("a", 3), units).unwrap();
+            assert_eq!((ranges[0].to, ranges[0].closed_at), (900.min(3 + units), Some(900)));
+            let plan = Plan { txid: TxId(1), previous: Hash128(0), time_ms: 0, seed: 0, ranges };
+            assert_eq!(plan.ends()[&(SourceIndex(0), "a".to_string())].closed_at, Some(900));
+        }
     }
 
     #[test]

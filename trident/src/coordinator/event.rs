@@ -11,6 +11,7 @@ use tine_state::{Location, PrepareOutcome, RaiseOutcome, ShardRef, TransactionRo
 
 use crate::{
     message::ReadCounts,
+    plan::Positions,
     source::{Horizon, PartitionBounds},
 };
 
@@ -81,8 +82,8 @@ pub enum Call {
     },
     /// Ask all sources for their bounds.
     Bounds {
-        /// Whether no plan exists yet.
-        first: bool,
+        /// How far they have been planned.
+        positions: Arc<Positions>,
     },
     /// Say `Woke` after this many milliseconds. Several may be under way.
     Wake {

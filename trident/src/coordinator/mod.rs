@@ -30,7 +30,7 @@ use self::{cut::Cut, event::*};
 use crate::{
     message::{Batches, CommitCommand, Message, Note, ReadCounts, Tree},
     plan::{Plan, Planned, Positions},
-    source::{Horizon, PartitionBounds, PartitionRange},
+    source::{Horizon, PartitionBounds, PartitionRange, SourceIndex},
 };
 
 /// The stream on which plans go to the emitters.
@@ -61,7 +61,8 @@ pub struct Coordinator {
     ask_at_ms: u64,
     processed_at_ms: u64,
     lag: u64,
-    goal: Option<Positions>,
+    /// Where a run ends that does not go on for ever, for the partitions that hold something new.
+    goal: Option<BTreeMap<(SourceIndex, String), u64>>,
     stopping: bool,
     failures_in_a_row: u32,
     poison_in_a_row: u32,
@@ -426,7 +427,8 @@ impl Coordinator {
             return;
         }
         self.asking = true;
-        out.call(Call::Bounds { first: self.complete.0 == TxId::NONE && self.open.is_empty() });
+        let (positions, ..) = self.tail();
+        out.call(Call::Bounds { positions: Arc::new(positions) });
     }
 
     // ----- planning -----
@@ -672,17 +674,17 @@ fn manifest_of(shards: &[ShardRef], digests: &BTreeMap<ShardRef, Digest>) -> Man
 }
 
 /// Where the run ends: what the sources hold now, of partitions that hold something new.
-fn ends_of(ranges: &[PartitionRange], bounds: &[Vec<PartitionBounds>]) -> Positions {
+fn ends_of(ranges: &[PartitionRange], bounds: &[Vec<PartitionBounds>]) -> BTreeMap<(SourceIndex, String), u64> {
     let end = |range: &PartitionRange| {
         let of_source = &bounds[usize::from(range.source.0)];
         let end = of_source.iter().find(|bounds| bounds.partition == range.partition)?.end;
-        (end > range.from).then(|| ((range.source, range.partition.clone()), (end, range.incarnation.clone())))
+        (end > range.from).then(|| ((range.source, range.partition.clone()), end))
     };
     ranges.iter().filter_map(end).collect()
 }
 
-fn has_reached(positions: &Positions, goal: &Positions) -> bool {
-    goal.iter().all(|(partition, (end, _))| positions.get(partition).is_some_and(|(position, _)| position >= end))
+fn has_reached(positions: &Positions, goal: &BTreeMap<(SourceIndex, String), u64>) -> bool {
+    goal.iter().all(|(partition, end)| positions.get(partition).is_some_and(|position| position.at >= *end))
 }
 
 fn other_lineage(coordination: u128, database: u128) -> Failure {

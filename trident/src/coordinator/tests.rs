@@ -131,8 +131,12 @@ impl World {
             low: 0,
             end: self.end,
             start: 0,
+            closed_at: None,
         };
-        assert!(matches!(self.call(), Call::Bounds { .. }));
+        let call = self.call();
+        let Call::Bounds { positions } = call else { panic!("expected a look at the sources, got {call:?}") };
+        let spout = self.task.spout();
+        assert_eq!(positions.is_empty(), spout.complete.0 == TxId::NONE && spout.open.is_empty(), "{positions:?}");
         self.tell(Reply::Bounds { nonce: NONCE, result: Ok(vec![vec![bounds]]), time_ms: 0, seed: 0 });
     }
 

@@ -25,7 +25,8 @@ use crate::{
     coordinator::event::{Call, Elected, Reply},
     message::Batches,
     pipeline::Built,
-    source::{Bounds, Horizon, PartitionBounds},
+    plan::Positions,
+    source::{Bounds, Horizon, PartitionBounds, Reached, SourceIndex},
 };
 
 type Inbox = mpsc::Sender<Inbound<Batches, Reply>>;
@@ -40,7 +41,7 @@ const TRY_LOCK_EVERY: Duration = Duration::from_millis(250);
 pub(super) struct Leading {
     coordination: mpsc::Sender<Call>,
     database: mpsc::Sender<Call>,
-    sources: mpsc::Sender<(Nonce, bool)>,
+    sources: mpsc::Sender<(Nonce, Arc<Positions>)>,
     nonce: Arc<Mutex<Nonce>>,
     finished: mpsc::Sender<Result<(), Failure>>,
     summary: Arc<Mutex<Summary>>,
@@ -92,7 +93,7 @@ impl Perform<Batches, Call, Reply> for Leading {
     fn perform(&mut self, call: Call, inbox: &Inbox) {
         let sent = match call {
             Call::Raise(_) | Call::Prepare { .. } => self.database.try_send(call).is_ok(),
-            Call::Bounds { first } => self.sources.try_send((self.current_nonce(), first)).is_ok(),
+            Call::Bounds { positions } => self.sources.try_send((self.current_nonce(), positions)).is_ok(),
             Call::Wake { after_ms } => {
                 let inbox = inbox.clone();
                 tokio::spawn(async move {
@@ -301,10 +302,10 @@ async fn run_on<P: Procedure + Send>(
 }
 
 /// Serves the leader's look at the sources, on a thread of its own.
-fn serve_sources(built: &Built, horizon: Horizon, mut asked: mpsc::Receiver<(Nonce, bool)>, inbox: &Inbox) {
+fn serve_sources(built: &Built, horizon: Horizon, mut asked: mpsc::Receiver<(Nonce, Arc<Positions>)>, inbox: &Inbox) {
     let mut sides: Vec<Option<Box<dyn Bounds>>> = built.sources.iter().map(|_| None).collect();
-    while let Some((nonce, first)) = asked.blocking_recv() {
-        let result = poll_all(built, &mut sides, horizon, first);
+    while let Some((nonce, positions)) = asked.blocking_recv() {
+        let result = poll_all(built, &mut sides, horizon, &positions);
         let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let (time_ms, seed) = (u64::try_from(time_ms).unwrap_or(u64::MAX), rand::rng().random());
         if inbox.blocking_send(Inbound::Reply(Reply::Bounds { nonce, result, time_ms, seed })).is_err() {
@@ -317,14 +318,15 @@ fn poll_all(
     built: &Built,
     sides: &mut [Option<Box<dyn Bounds>>],
     horizon: Horizon,
-    first: bool,
+    positions: &Positions,
 ) -> Result<Vec<Vec<PartitionBounds>>, Failure> {
-    let poll = |(side, built): (&mut Option<Box<dyn Bounds>>, &crate::pipeline::BuiltSource)| {
+    let mut all = Vec::with_capacity(sides.len());
+    for ((side, built), source) in sides.iter_mut().zip(&built.sources).zip((0..).map(SourceIndex)) {
         let bounds = match side {
             Some(bounds) => bounds,
             none => none.insert(built.source.bounds()?),
         };
-        bounds.poll(horizon, first)
-    };
-    sides.iter_mut().zip(&built.sources).map(poll).collect()
+        all.push(bounds.poll(horizon, &Reached::new(source, positions))?);
+    }
+    Ok(all)
 }

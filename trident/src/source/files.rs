@@ -11,6 +11,10 @@
 //! is an empty record. A record's position is the offset of its first byte. A file that grows goes on; one that was
 //! truncated, replaced or (as far as a running process can see cheaply) rewritten in place is refused by name.
 //!
+//! A last line without its newline waits for it, except in a run that ends at what is there now: that one counts it. Plans
+//! remember where such a line was closed, so that every later run knows: a newline may follow there, and then more lines;
+//! anything else is refused, for half of a line was counted already.
+//!
 //! ```text
 //!   plan:     [from ........... to)[from ............. to)      cut anywhere
 //!   content:  a line\n another li ne\n the last\n
@@ -27,12 +31,7 @@ mod reader;
 mod tests;
 mod window;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    fs::File,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use tine_core::failure::Failure;
 
@@ -80,13 +79,12 @@ impl Files {
     }
 
     fn source(self) -> FilesSource {
-        FilesSource { files: self, unended: Unended::default() }
+        FilesSource { files: self }
     }
 }
 
 struct FilesSource {
     files: Files,
-    unended: Unended,
 }
 
 impl FilesSource {
@@ -121,45 +119,19 @@ impl Source for FilesSource {
     }
 
     fn bounds(&self) -> Result<Box<dyn Bounds>, Failure> {
-        let watched = bounds::FileBounds::new(self.names()?, self.unended.clone(), self.files.max_line_bytes);
+        let watched = bounds::FileBounds::new(self.names()?, self.files.max_line_bytes);
         Ok(Box::new(watched))
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, Failure> {
         let names = self.names()?.into_iter().collect();
-        Ok(Box::new(reader::FileReader::new(names, self.unended.clone(), self.files.max_line_bytes)))
+        Ok(Box::new(reader::FileReader::new(names, self.files.max_line_bytes)))
     }
-}
-
-/// Files whose last line was planned as a record although no newline ended it: name and the offset of the file's end at
-/// that time. Such a line must not grow any more, and bounds and readers of this process know it.
-#[derive(Clone, Default)]
-struct Unended(Arc<Mutex<HashMap<String, u64>>>);
-
-impl Unended {
-    fn get(&self, name: &str) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
-    }
-
-    fn set(&self, name: &str, end: Option<u64>) {
-        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match end {
-            Some(end) => ends.insert(name.to_owned(), end),
-            None => ends.remove(name),
-        };
-    }
-}
-
-/// Whether something else than a newline stands at `end`, where the file once ended inside a line.
-fn grown_inside(name: &str, file: &File, end: u64) -> Result<bool, Failure> {
-    let mut next = [0];
-    let got = identity::read_at(file, &mut next, end).map_err(|error| identity::failure(name, "reading", &error))?;
-    Ok(got == 1 && next != *b"\n")
 }
 
 fn grew_inside(name: &str, end: u64) -> Failure {
     Failure::fatal(format!(
         "the file {name} grew inside a line that was already counted: it ended at offset {end} without a newline, and goes \
-         on there with something else than one; end that line with a newline before more is appended"
+         on there with something else than one; end that line with a newline there before more is appended"
     ))
 }

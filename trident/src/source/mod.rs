@@ -10,6 +10,8 @@ pub mod files;
 use serde::{Deserialize, Serialize};
 use tine_core::failure::Failure;
 
+use crate::plan::{Position, Positions};
+
 /// Which source of a topology, in the order in which they were added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SourceIndex(pub u16);
@@ -41,6 +43,9 @@ pub struct PartitionBounds {
     /// Where a partition begins that no plan has named before: by the user's choice earliest, latest or a timestamp;
     /// `low` for one that appeared after the first start.
     pub start: u64,
+    /// Where the last record below `end` was ended by decree, because the source itself has not ended it (a last line
+    /// without newline). It is fixed in the plans made of these bounds; see [`PartitionRange::closed_at`].
+    pub closed_at: Option<u64>,
 }
 
 /// Whether the source may still grow for this run.
@@ -52,13 +57,44 @@ pub enum Horizon {
     Now,
 }
 
+/// How far a source has been planned, by this run and by those before it.
+#[derive(Clone, Copy, Debug)]
+pub struct Reached<'p> {
+    source: SourceIndex,
+    positions: &'p Positions,
+}
+
+impl<'p> Reached<'p> {
+    /// What `positions` say of `source`.
+    pub fn new(source: SourceIndex, positions: &'p Positions) -> Reached<'p> {
+        Reached { source, positions }
+    }
+
+    /// Of a topology without a plan.
+    pub fn nothing() -> Reached<'static> {
+        static NOTHING: Positions = Positions::new();
+        Reached::new(SourceIndex(0), &NOTHING)
+    }
+
+    /// Whether no plan exists yet, of any source: the user's choice of start applies to every partition.
+    pub fn is_first(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// Where the next plan goes on in a partition; `None` for one that no plan has named.
+    pub fn position(&self, partition: &str) -> Option<&'p Position> {
+        self.positions.get(&(self.source, partition.to_owned()))
+    }
+}
+
 /// The leader's side of a source.
 pub trait Bounds: Send {
-    /// The bounds of all partitions, in a stable order. `first` says that no plan exists yet (the user's choice of
-    /// start applies to every partition); later, partitions not seen before start at their low mark.
+    /// The bounds of all partitions, in a stable order. `reached` says how far each has been planned, also by processes
+    /// before this one: no `end` may be below that, unless records are gone. When no plan exists yet the user's choice of
+    /// start applies to every partition; later, partitions not seen before start at their low mark.
     ///
     /// Errors: `Transient` (service away; asked again with backoff), `Fatal`.
-    fn poll(&mut self, horizon: Horizon, first: bool) -> Result<Vec<PartitionBounds>, Failure>;
+    fn poll(&mut self, horizon: Horizon, reached: &Reached<'_>) -> Result<Vec<PartitionBounds>, Failure>;
 }
 
 /// A range of a partition, fixed in a plan: positions `from <= p < to`.
@@ -74,6 +110,9 @@ pub struct PartitionRange {
     pub from: u64,
     /// The position after the last.
     pub to: u64,
+    /// Where the partition's last record was ended by decree when the plan was made, if it was: at `to` or, when the range
+    /// was cut short of the bounds, after it. That record ends there at every replay, or the read is an error.
+    pub closed_at: Option<u64>,
 }
 
 /// One record, lent from the reader's buffer.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::*;
 use tine_core::failure::FailureKind;
 use tine_kafka::{Kafka, Start};
-use tine_trident::source::Horizon;
+use tine_trident::source::{Horizon, Reached};
 
 #[test]
 fn k7_the_end_is_the_last_stable_offset_while_a_transaction_is_open() {
@@ -20,7 +20,11 @@ fn k7_the_end_is_the_last_stable_offset_while_a_transaction_is_open() {
     plain.send(0, "after");
     plain.flush();
     let mut bounds = bounds_of(&*topic.input().bytes().source);
-    assert_eq!(bounds.poll(Horizon::Now, false).expect("bounds")[0].end, 1, "one decided record below the open one");
+    assert_eq!(
+        bounds.poll(Horizon::Now, &planned()).expect("bounds")[0].end,
+        1,
+        "one decided record below the open one"
+    );
     let texts = |to| {
         let records = read(&mut *reader(&topic), &topic.range(0, 0, to)).expect("a range");
         records.iter().map(|record| record.text().to_string()).collect::<Vec<_>>()
@@ -28,7 +32,7 @@ fn k7_the_end_is_the_last_stable_offset_while_a_transaction_is_open() {
     assert_eq!(texts(1), ["before"]);
     open.commit();
     let end = eventually("the commit to be seen", || {
-        let end = bounds.poll(Horizon::Now, false).expect("bounds")[0].end;
+        let end = bounds.poll(Horizon::Now, &planned()).expect("bounds")[0].end;
         (end > 1).then_some(end)
     });
     assert_eq!(end, 4, "three records and a marker");
@@ -45,9 +49,10 @@ fn a_first_start_is_earliest_latest_or_at_a_timestamp() {
     }
     writer.flush();
     topic.delete_records(0, 2);
-    let at = |start: Start, first| {
+    let at = |start: Start, first: bool| {
+        let reached = if first { Reached::nothing() } else { planned() };
         let input = topic.input().start(start).bytes();
-        let bounds = bounds_of(&*input.source).poll(Horizon::Endless, first).expect("bounds").remove(0);
+        let bounds = bounds_of(&*input.source).poll(Horizon::Endless, &reached).expect("bounds").remove(0);
         (bounds.low, bounds.start, bounds.end)
     };
     assert_eq!(at(Start::Earliest, true), (2, 2, 10));
@@ -67,7 +72,7 @@ fn k8_several_topics_are_one_source_and_added_partitions_appear() {
     let names = |bounds: &[tine_trident::source::PartitionBounds]| {
         bounds.iter().map(|bounds| bounds.partition.clone()).collect::<Vec<_>>()
     };
-    let first = bounds.poll(Horizon::Endless, true).expect("bounds");
+    let first = bounds.poll(Horizon::Endless, &Reached::nothing()).expect("bounds");
     let mut wanted = vec![format!("{}/0", a.name), format!("{}/1", a.name), format!("{}/0", b.name)];
     assert_eq!(names(&first), wanted);
     assert!(first[0].incarnation == first[1].incarnation && first[0].incarnation != first[2].incarnation);
@@ -77,7 +82,7 @@ fn k8_several_topics_are_one_source_and_added_partitions_appear() {
     writer.flush();
     wanted.insert(2, format!("{}/2", a.name));
     let grown = eventually("the new partition", || {
-        let now = bounds.poll(Horizon::Endless, false).expect("bounds");
+        let now = bounds.poll(Horizon::Endless, &planned()).expect("bounds");
         (names(&now) == wanted && now[2].end == 1).then_some(now)
     });
     assert_eq!((grown[2].start, grown[2].end), (0, 1), "from its first record, though the others began at the latest");

@@ -119,6 +119,7 @@ fn an_unreachable_broker_is_transient_for_a_reader_and_cancellation_is_heard() {
         incarnation: "x".into(),
         from: 0,
         to: 1,
+        closed_at: None,
     };
     let failure = read(&mut *reader, &range).expect_err("nobody listens there");
     assert_eq!(failure.kind, FailureKind::Transient, "{failure}");

@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     collections::BTreeMap,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -18,8 +19,9 @@ use rdkafka::{
 };
 use tine_core::failure::{Failure, FailureKind};
 use tine_kafka::{Kafka, KafkaTopic};
-use tine_trident::source::{
-    Bounds, Horizon, PartitionBounds, PartitionRange, Reader, Record, Sink, Source, SourceIndex,
+use tine_trident::{
+    plan::{Position, Positions},
+    source::{Bounds, Horizon, PartitionBounds, PartitionRange, Reached, Reader, Record, Sink, Source, SourceIndex},
 };
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
@@ -112,12 +114,27 @@ impl Topic {
     }
 
     pub(crate) fn bounds(&self) -> Vec<PartitionBounds> {
-        self.input().bytes().source.bounds().expect("bounds").poll(Horizon::Endless, true).expect("bounds")
+        self.input()
+            .bytes()
+            .source
+            .bounds()
+            .expect("bounds")
+            .poll(Horizon::Endless, &Reached::nothing())
+            .expect("bounds")
     }
 
     pub(crate) fn range(&self, partition: i32, from: u64, to: u64) -> PartitionRange {
         range(&self.bounds()[partition as usize], from, to)
     }
+}
+
+/// How far a topology is that has planned something, of another partition.
+pub(crate) fn planned() -> Reached<'static> {
+    static PLANNED: LazyLock<Positions> = LazyLock::new(|| {
+        let position = Position { at: 1, incarnation: "x".to_owned(), closed_at: None };
+        Positions::from([((SourceIndex(1), "another".to_owned()), position)])
+    });
+    Reached::new(SourceIndex(0), &PLANNED)
 }
 
 pub(crate) fn range(bounds: &PartitionBounds, from: u64, to: u64) -> PartitionRange {
@@ -127,6 +144,7 @@ pub(crate) fn range(bounds: &PartitionBounds, from: u64, to: u64) -> PartitionRa
         incarnation: bounds.incarnation.clone(),
         from,
         to,
+        closed_at: None,
     }
 }
 

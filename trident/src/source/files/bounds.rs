@@ -1,5 +1,8 @@
 //! How far each file reaches, and whether it still is the file that was planned from.
 //!
+//! A line that was counted before a newline ended it is known by the plans: they say where it was closed. As long as the
+//! file ends there, so do its bounds, in both horizons; what follows later must be a newline.
+//!
 //! A poll costs one `stat` per file that did not change. For one that did, the newline to plan up to is searched backwards
 //! from the end, and never twice in the same bytes. While a process runs it also compares the last planned bytes with
 //! what it saw before: that finds a file that was rewritten in place and has grown beyond its old length.
@@ -12,8 +15,11 @@ use std::{
 
 use tine_core::failure::Failure;
 
-use super::{Unended, grew_inside, grown_inside, identity, reader};
-use crate::source::{Bounds, Horizon, PartitionBounds};
+use super::{grew_inside, identity, reader};
+use crate::{
+    plan::Position,
+    source::{Bounds, Horizon, PartitionBounds, Reached},
+};
 
 /// Searched at once for a newline.
 const BLOCK_BYTES: u64 = 64 << 10;
@@ -24,7 +30,6 @@ const TAIL_BYTES: u64 = 64;
 /// The leader's side of the files.
 pub(super) struct FileBounds {
     files: Vec<Watched>,
-    unended: Unended,
     max_line_bytes: usize,
 }
 
@@ -39,17 +44,22 @@ struct Seen {
     len: u64,
     modified: Option<SystemTime>,
     horizon: Horizon,
+    /// After the last newline.
+    complete: u64,
     /// What was answered: everything below may be planned.
     end: u64,
+    /// `end`, when no newline stands before it.
+    closed_at: Option<u64>,
     /// The bytes before `end`.
     tail: Vec<u8>,
 }
 
 impl Bounds for FileBounds {
-    fn poll(&mut self, horizon: Horizon, _first: bool) -> Result<Vec<PartitionBounds>, Failure> {
+    fn poll(&mut self, horizon: Horizon, reached: &Reached<'_>) -> Result<Vec<PartitionBounds>, Failure> {
         let fresh = self.files.iter().any(|file| file.seen.is_none());
         for file in &mut self.files {
-            if let Some(seen) = look(&file.name, file.seen.as_ref(), horizon, &self.unended, self.max_line_bytes)? {
+            let planned = reached.position(&file.name);
+            if let Some(seen) = look(&file.name, file.seen.as_ref(), horizon, planned, self.max_line_bytes)? {
                 file.seen = Some(seen);
             }
         }
@@ -61,9 +71,9 @@ impl Bounds for FileBounds {
 }
 
 impl FileBounds {
-    pub(super) fn new(names: Vec<String>, unended: Unended, max_line_bytes: usize) -> FileBounds {
+    pub(super) fn new(names: Vec<String>, max_line_bytes: usize) -> FileBounds {
         let files = names.into_iter().map(|name| Watched { name, seen: None }).collect();
-        FileBounds { files, unended, max_line_bytes }
+        FileBounds { files, max_line_bytes }
     }
 
     fn refuse_two_paths_of_one_file(&self) -> Result<(), Failure> {
@@ -90,6 +100,7 @@ impl Watched {
             low: 0,
             end: seen.end,
             start: 0,
+            closed_at: seen.closed_at,
         })
     }
 }
@@ -99,14 +110,16 @@ fn look(
     name: &str,
     before: Option<&Seen>,
     horizon: Horizon,
-    unended: &Unended,
+    planned: Option<&Position>,
     max_line_bytes: usize,
 ) -> Result<Option<Seen>, Failure> {
     let metadata = identity::metadata(name)?;
     if let Some(seen) = before {
         refuse_another(name, seen, &metadata)?;
         let same = seen.len == metadata.len() && seen.modified == metadata.modified().ok();
-        if same && seen.horizon == horizon {
+        // Another leader may have planned more meanwhile.
+        let answered = planned.is_none_or(|planned| planned.at <= seen.end);
+        if same && answered && seen.horizon == horizon {
             return Ok(None);
         }
     }
@@ -115,19 +128,21 @@ fn look(
     // Everything below comes from the opened file: the path may lead to another one by now, which the next poll sees.
     let metadata = file.metadata().map_err(|error| identity::failure(name, "looking at", &error))?;
     let len = metadata.len();
-    let counted = counted_end(name, &file, len, unended)?;
-    let complete = last_newline(name, &file, before, len, max_line_bytes)?;
-    let end = match horizon {
-        Horizon::Now => len,
-        Horizon::Endless => complete.max(counted.unwrap_or(0)),
+    let counted = match planned {
+        Some(planned) => counted_end(name, &file, len, planned, max_line_bytes)?,
+        None => None,
     };
-    if complete < end {
-        unended.set(name, Some(end));
-    }
+    let complete = last_newline(name, &file, before, len, max_line_bytes)?;
+    let closed_at = match horizon {
+        Horizon::Now => (complete < len).then_some(len),
+        Horizon::Endless => counted,
+    };
+    let end = closed_at.unwrap_or(complete);
     let mut tail = vec![0; end.min(TAIL_BYTES) as usize];
     identity::read_exact(name, &file, &mut tail, end - end.min(TAIL_BYTES))?;
     let incarnation = identity::incarnation(&metadata);
-    Ok(Some(Seen { incarnation, len, modified: metadata.modified().ok(), horizon, end, tail }))
+    let modified = metadata.modified().ok();
+    Ok(Some(Seen { incarnation, len, modified, horizon, complete, end, closed_at, tail }))
 }
 
 fn refuse_another(name: &str, seen: &Seen, metadata: &Metadata) -> Result<(), Failure> {
@@ -156,18 +171,34 @@ fn refuse_rewritten(name: &str, before: Option<&Seen>, file: &File) -> Result<()
     }
 }
 
-/// Where a line ends that was counted before a newline ended it, as long as none does; an error when it has grown.
-fn counted_end(name: &str, file: &File, len: u64, unended: &Unended) -> Result<Option<u64>, Failure> {
-    let Some(end) = unended.get(name) else { return Ok(None) };
-    if grown_inside(name, file, end)? {
-        return Err(grew_inside(name, end));
+/// Where the line ends that was counted before a newline ended it, as long as none does; an error when it has changed.
+fn counted_end(
+    name: &str,
+    file: &File,
+    len: u64,
+    planned: &Position,
+    max_line_bytes: usize,
+) -> Result<Option<u64>, Failure> {
+    let Some(end) = planned.closed_at else { return Ok(None) };
+    if len < end {
+        return Err(identity::truncated(name, len, end));
     }
-    match end < len {
-        true => {
-            unended.set(name, None);
-            Ok(None)
+    if len > end {
+        let mut next = [0];
+        identity::read_exact(name, file, &mut next, end)?;
+        if next == *b"\n" {
+            return Ok(None);
         }
-        false => Ok(Some(end)),
+    }
+    // A line is counted when its first byte was planned: a plan may end inside it, or before.
+    let counted = match planned.at {
+        0 => false,
+        at if at >= end => true,
+        at => after_newline(name, file, at - 1, end, max_line_bytes)?.is_none(),
+    };
+    match counted {
+        true if len > end => Err(grew_inside(name, end)),
+        counted => Ok(counted.then_some(end)),
     }
 }
 
@@ -180,22 +211,25 @@ fn last_newline(
     len: u64,
     max_line_bytes: usize,
 ) -> Result<u64, Failure> {
-    // Bytes between the last poll's end and its length held no newline.
-    let floor = before.filter(|seen| seen.horizon == Horizon::Endless && seen.len <= len).map_or(0, |seen| seen.len);
-    let known = before.filter(|_| floor > 0).map_or(0, |seen| seen.end);
-    let mut block = vec![0; BLOCK_BYTES.min(len - floor) as usize];
-    let mut to = len;
-    while to > floor {
-        let from = to.saturating_sub(BLOCK_BYTES).max(floor);
-        let bytes = &mut block[..(to - from) as usize];
+    let (floor, known) = before.filter(|seen| seen.len <= len).map_or((0, 0), |seen| (seen.len, seen.complete));
+    Ok(after_newline(name, file, floor, len, max_line_bytes)?.unwrap_or(known))
+}
+
+/// The offset after the last newline of the bytes from `floor` to `to`, searched backwards.
+fn after_newline(name: &str, file: &File, floor: u64, to: u64, max_line_bytes: usize) -> Result<Option<u64>, Failure> {
+    let mut block = vec![0; BLOCK_BYTES.min(to - floor) as usize];
+    let mut end = to;
+    while end > floor {
+        let from = end.saturating_sub(BLOCK_BYTES).max(floor);
+        let bytes = &mut block[..(end - from) as usize];
         identity::read_exact(name, file, bytes, from)?;
         if let Some(newline) = memchr::memrchr(b'\n', bytes) {
-            return Ok(from + newline as u64 + 1);
+            return Ok(Some(from + newline as u64 + 1));
         }
-        to = from;
-        if len - to > max_line_bytes as u64 + BLOCK_BYTES {
-            return Err(reader::too_long(name, to, max_line_bytes));
+        end = from;
+        if to - end > max_line_bytes as u64 + BLOCK_BYTES {
+            return Err(reader::too_long(name, end, max_line_bytes));
         }
     }
-    Ok(known)
+    Ok(None)
 }

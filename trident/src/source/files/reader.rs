@@ -1,13 +1,14 @@
 //! Reads the lines of a range of a file, exactly those whose first byte lies in it.
 //!
 //! A range may begin and end inside a line: the line under `from` belongs to an earlier range and is passed over, the one
-//! under `to` is finished past it. So any cutting of a file yields each line once.
+//! under `to` is finished past it. So any cutting of a file yields each line once. A line that a plan has closed ends there
+//! at every replay, and one that no newline ends is read only where a plan has closed it.
 
 use std::{collections::HashSet, fs::File};
 
 use tine_core::failure::{Failure, FailureKind};
 
-use super::{Unended, grew_inside, identity, window::Window};
+use super::{grew_inside, identity, window::Window};
 use crate::source::{PartitionRange, Reader, Record, Sink};
 
 /// Lines lent at once.
@@ -16,7 +17,6 @@ const CHUNK_RECORDS: usize = 512;
 /// An emitter's side of the files.
 pub(super) struct FileReader {
     names: HashSet<String>,
-    unended: Unended,
     max_line_bytes: usize,
     window: Window,
     open: Option<Open>,
@@ -34,15 +34,14 @@ impl Reader for FileReader {
         if range.from < range.to {
             self.lines(range, sink)?;
             check(range)?;
-            self.check_unended(range)?;
         }
         Ok(())
     }
 }
 
 impl FileReader {
-    pub(super) fn new(names: HashSet<String>, unended: Unended, max_line_bytes: usize) -> FileReader {
-        FileReader { names, unended, max_line_bytes, window: Window::new(max_line_bytes), open: None }
+    pub(super) fn new(names: HashSet<String>, max_line_bytes: usize) -> FileReader {
+        FileReader { names, max_line_bytes, window: Window::new(max_line_bytes), open: None }
     }
 
     /// Makes `self.open` the file that `range` means.
@@ -72,7 +71,7 @@ impl FileReader {
         loop {
             start = lend(&self.window, start, searched, range.to, sink)?;
             if start >= range.to {
-                return Ok(());
+                return refuse_growth(range, start - 1);
             }
             searched = self.window.end().max(start);
             if self.fill(range, start, sink)? == 0 {
@@ -106,20 +105,11 @@ impl FileReader {
     /// The line at the file's end, which no newline ends.
     fn last_line(&self, range: &PartitionRange, start: u64, sink: &mut dyn Sink) -> Result<(), Failure> {
         let (name, end) = (&range.partition, self.window.end());
-        if end < range.to {
-            return Err(identity::truncated(name, end, range.to));
+        refuse_growth(range, end)?;
+        if range.closed_at != Some(end) {
+            return Err(identity::truncated(name, end, range.closed_at.unwrap_or(range.to.max(end + 1))));
         }
         sink.records(&[line(start, self.window.bytes(start..end))])
-    }
-
-    /// A last line that was planned without a newline has not grown since.
-    fn check_unended(&self, range: &PartitionRange) -> Result<(), Failure> {
-        let (Some(end), Some(open)) = (self.unended.get(&range.partition), &self.open) else { return Ok(()) };
-        let concerns = range.from < end && end <= range.to;
-        match concerns && super::grown_inside(&open.name, &open.file, end)? {
-            true => Err(grew_inside(&open.name, end)),
-            false => Ok(()),
-        }
     }
 
     fn fill(&mut self, range: &PartitionRange, keep: u64, sink: &mut dyn Sink) -> Result<usize, Failure> {
@@ -132,6 +122,14 @@ impl FileReader {
             Some(bytes) => Ok(bytes),
             None => Err(too_long(name, keep, self.max_line_bytes)),
         }
+    }
+}
+
+/// A line that the plan has closed does not reach further, `end` being where the last line of the range does.
+fn refuse_growth(range: &PartitionRange, end: u64) -> Result<(), Failure> {
+    match range.closed_at {
+        Some(closed) if end > closed => Err(grew_inside(&range.partition, closed)),
+        _ => Ok(()),
     }
 }
 
