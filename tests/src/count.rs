@@ -80,6 +80,23 @@ pub async fn table(url: &str, query: &'static str) -> anyhow::Result<Counts> {
     Ok(counts)
 }
 
+/// Reads one number (`bigint`) over a connection of its own.
+pub async fn number(url: &str, query: &'static str) -> anyhow::Result<i64> {
+    use sqlx::Connection;
+    let mut connection = sqlx::PgConnection::connect(url).await?;
+    let number = sqlx::query_scalar(query).fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(number)
+}
+
+/// Runs statements over a connection of its own.
+pub async fn execute(url: &str, statements: &str) -> anyhow::Result<()> {
+    use sqlx::Connection;
+    let mut connection = sqlx::PgConnection::connect(url).await?;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements.to_owned())).execute(&mut connection).await?;
+    Ok(connection.close().await?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

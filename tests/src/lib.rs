@@ -7,6 +7,7 @@
 //! - [`proxy`]: a TCP proxy in front of any of them that cuts, delays, swallows or stalls.
 //! - [`process`]: our own programs as child processes: read their lines, SIGKILL, SIGSTOP, wait with a deadline.
 //! - [`produce`]: loads topics through librdkafka: plain, idempotent, transactional with aborts.
+//! - [`job`]: the example `kafka_to_postgres` as a job: start it, follow its phases, kill it in one of them.
 //! - [`count`]: the independent answer. It shares no parser, hash or reader with tine.
 //!
 //! A test that only *uses* a server asks [`services::shared`] for it; one that *breaks* a server starts its own. Nothing
@@ -32,6 +33,8 @@
 )]
 
 pub mod count;
+mod gate;
+pub mod job;
 pub mod process;
 pub mod produce;
 pub mod proxy;
@@ -41,6 +44,12 @@ use std::time::{Duration, Instant};
 
 /// How often a condition without a notification is looked at.
 const POLL: Duration = Duration::from_millis(5);
+
+/// Prints a result of a test where people see it; the test harness would keep it to itself.
+pub fn report(text: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
 
 /// Looks at `condition` until it holds or `deadline` has passed, and says whether it held.
 ///

@@ -9,6 +9,9 @@
 //! # anyhow::Ok(())
 //! ```
 //!
+//! A program started [`in_step`](Program::in_step) cannot write two lines to standard error before the first one was seen; it
+//! is then hit by a signal exactly where it stands: [`Running::signal_when`].
+//!
 //! A running program that is dropped is killed; when the test process itself is killed, the kernel ends it.
 
 use std::collections::VecDeque;
@@ -16,6 +19,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +28,7 @@ use anyhow::{Context, bail, ensure};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
+use crate::gate::Gate;
 use crate::{services, wait_until};
 
 /// Lines that are kept: more than any test looks back, far less than a chatty hour.
@@ -36,6 +41,7 @@ const LINES_SHOWN: usize = 25;
 pub struct Program {
     name: String,
     command: Command,
+    in_step: bool,
 }
 
 impl Program {
@@ -48,7 +54,7 @@ impl Program {
     pub fn at(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Self { name, command: services::tied(path, "KILL") }
+        Self { name, command: services::tied(path, "KILL"), in_step: false }
     }
 
     /// One more argument.
@@ -75,16 +81,32 @@ impl Program {
         self
     }
 
+    /// Holds it back so that no line of standard error is written before the one before was seen.
+    pub fn in_step(mut self) -> Self {
+        self.in_step = true;
+        self
+    }
+
     /// Starts it; both its outputs are read from now on.
     pub fn start(mut self) -> anyhow::Result<Running> {
         self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let gate = match self.in_step {
+            true => {
+                let (gate, writer) = Gate::new().context("make a pipe of one page")?;
+                self.command.stderr(writer);
+                Some(gate)
+            }
+            false => None,
+        };
         let name = self.name;
         let mut child = services::spawn(self.command).with_context(|| format!("start {name}"))?;
         let output = Arc::new(Output::default());
         let out = child.stdout.take().context("standard output is a pipe")?;
-        let err = child.stderr.take().context("standard error is a pipe")?;
         read(&output, Stream::Out, out);
-        read(&output, Stream::Err, err);
+        match gate {
+            Some(gate) => read_in_step(&output, child.id(), gate),
+            None => read(&output, Stream::Err, child.stderr.take().context("standard error is a pipe")?),
+        }
         Ok(Running { name, child, output, seen: 0 })
     }
 }
@@ -120,11 +142,53 @@ struct Lines {
 struct Output {
     lines: Mutex<Lines>,
     changed: Condvar,
+    aim: Mutex<Option<Aim>>,
+    /// Whether the last aim was hit, and its line can be read.
+    struck: AtomicBool,
+}
+
+/// A signal that is waiting for a line.
+struct Aim {
+    signal: Signal,
+    wanted: Box<dyn FnMut(&str) -> bool + Send>,
+}
+
+impl std::fmt::Debug for Aim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Aim({})", self.signal)
+    }
 }
 
 impl Output {
     fn lock(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, stream: Stream, bytes: &[u8]) {
+        let line = String::from_utf8_lossy(bytes).trim_end_matches(['\n', '\r']).to_owned();
+        let mut lines = self.lock();
+        if lines.kept.len() == LINES_MAX {
+            lines.kept.pop_front();
+            lines.first += 1;
+        }
+        lines.kept.push_back((stream, line));
+        self.changed.notify_all();
+    }
+
+    fn close(&self) {
+        self.lock().open -= 1;
+        self.changed.notify_all();
+    }
+
+    /// The signal that was waiting for one of the lines that `bytes` complete.
+    fn hit(&self, bytes: &[u8]) -> Option<Signal> {
+        let mut aim = self.aim.lock().unwrap_or_else(PoisonError::into_inner);
+        let armed = aim.as_mut()?;
+        let hit = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).any(|line| {
+            let line = String::from_utf8_lossy(line);
+            (armed.wanted)(line.trim_end())
+        });
+        if hit { aim.take().map(|aim| aim.signal) } else { None }
     }
 
     /// The next line from number `from` on that `wanted` accepts, with the number after it; `None` at the deadline or
@@ -156,19 +220,75 @@ fn read(output: &Arc<Output>, stream: Stream, pipe: impl Read + Send + 'static) 
         let mut pipe = BufReader::new(pipe);
         let mut bytes = Vec::new();
         while let Ok(1..) = pipe.read_until(b'\n', &mut bytes) {
-            let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned();
+            output.push(stream, &bytes);
             bytes.clear();
-            let mut lines = output.lock();
-            if lines.kept.len() == LINES_MAX {
-                lines.kept.pop_front();
-                lines.first += 1;
-            }
-            lines.kept.push_back((stream, line));
-            output.changed.notify_all();
         }
-        output.lock().open -= 1;
-        output.changed.notify_all();
+        output.close();
     });
+}
+
+/// Like [`read`] for standard error, and sends a signal that waits for a line before the program can write another one.
+fn read_in_step(output: &Arc<Output>, pid: u32, mut gate: Gate) {
+    output.lock().open += 1;
+    let output = output.clone();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        while let Ok(packet @ [_, ..]) = gate.peek() {
+            bytes.extend_from_slice(packet);
+            let hit = output.hit(&bytes);
+            if let Some(signal) = hit {
+                send(pid, signal);
+            }
+            if gate.take().is_err() {
+                break;
+            }
+            let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            bytes
+                .drain(..complete)
+                .as_slice()
+                .split_inclusive(|byte| *byte == b'\n')
+                .for_each(|line| output.push(Stream::Err, line));
+            if hit.is_some() {
+                output.struck.store(true, Ordering::Release);
+            }
+        }
+        output.close();
+    });
+}
+
+/// Sends a signal and returns when the kernel has acted on one that nobody can catch.
+fn send(pid: u32, signal: Signal) {
+    let Ok(raw) = i32::try_from(pid) else { return };
+    // A pid that was waited for may belong to somebody else.
+    if parent(pid) != Some(std::process::id()) || signal::kill(Pid::from_raw(raw), signal).is_err() {
+        return;
+    }
+    let acted: &[&str] = match signal {
+        Signal::SIGKILL => &["Z", "X"],
+        Signal::SIGSTOP => &["T"],
+        _ => return,
+    };
+    wait_until(Duration::from_secs(5), || all_threads_are(pid, acted));
+}
+
+/// Whether every thread of a process is in one of these states; one that is gone is in any. The first thread may be dead
+/// or stopped while others still run.
+fn all_threads_are(pid: u32, states: &[&str]) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let state = stat(&thread.path(), 0);
+        state.is_none_or(|state| states.contains(&state.as_str()))
+    })
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    stat(Path::new(&format!("/proc/{pid}")), 1)?.parse().ok()
+}
+
+/// A field of `stat` after the name, which may hold anything but ends with the last parenthesis.
+fn stat(folder: &Path, nth: usize) -> Option<String> {
+    let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(nth).map(str::to_owned)
 }
 
 /// A program that was started. Dropped, it is killed.
@@ -255,8 +375,31 @@ impl Running {
     /// SIGSTOP, and waits until the kernel has stopped it.
     pub fn pause(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::SIGSTOP)?;
-        let stopped = wait_until(Duration::from_secs(5), || self.state() == Some('T'));
+        let stopped = wait_until(Duration::from_secs(5), || all_threads_are(self.child.id(), &["T"]));
         ensure!(stopped, "{} does not stop on SIGSTOP", self.name);
+        Ok(())
+    }
+
+    /// Sends `signal` (SIGKILL, SIGSTOP, SIGTERM) when standard error has a line that `wanted` accepts, while that line is the
+    /// last one: the program, started [`in_step`](Program::in_step), cannot write another one meanwhile. Works once; replaces
+    /// an aim before.
+    pub fn signal_when(&self, signal: Signal, wanted: impl FnMut(&str) -> bool + Send + 'static) {
+        self.output.struck.store(false, Ordering::Release);
+        *self.output.aim.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Aim { signal, wanted: Box::new(wanted) });
+    }
+
+    /// SIGKILL from anywhere: what it returns kills this process and returns when it is dead.
+    pub fn killer(&self) -> impl FnOnce() + Send + 'static {
+        let pid = self.pid();
+        move || send(pid, Signal::SIGKILL)
+    }
+
+    /// Waits until a program that [`signal_when`](Self::signal_when) hits with SIGSTOP stands still.
+    pub fn await_paused(&self, deadline: Duration) -> anyhow::Result<()> {
+        let struck = || self.output.struck.load(Ordering::Acquire);
+        let stopped = wait_until(deadline, || struck() && all_threads_are(self.child.id(), &["T"]));
+        ensure!(stopped, "{} was not stopped within {deadline:?}; its last lines:\n{}", self.name, self.last());
         Ok(())
     }
 
@@ -285,12 +428,6 @@ impl Running {
         ensure!(self.runs(), "{} has ended; its last lines:\n{}", self.name, self.last());
         let pid = Pid::from_raw(i32::try_from(self.child.id())?);
         signal::kill(pid, signal).with_context(|| format!("send {signal} to {}", self.name))
-    }
-
-    /// The state letter of `/proc/PID/stat`; the name before it may hold anything but ends with the last parenthesis.
-    fn state(&self) -> Option<char> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
-        stat.rsplit(')').next()?.trim_start().chars().next()
     }
 
     fn last(&self) -> String {
@@ -348,6 +485,18 @@ mod tests {
         program.resume().unwrap();
         program.line("tick", DEADLINE).unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&program.kill().unwrap()), Some(9));
+    }
+
+    #[test]
+    fn a_program_in_step_dies_before_its_next_line() {
+        for _ in 0..20 {
+            let script = "n=0; while :; do n=$((n+1)); echo line $n >&2; done";
+            let mut program = Program::at("sh").args(["-c", script]).in_step().start().unwrap();
+            program.signal_when(Signal::SIGKILL, |line| line == "line 50");
+            let status = program.wait(DEADLINE).unwrap();
+            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+            assert_eq!(program.lines().last().unwrap(), "line 50");
+        }
     }
 
     #[test]

@@ -64,6 +64,26 @@ pub fn records(broker: &str, topic: &str, records: impl IntoIterator<Item = Reco
     sender.flush()
 }
 
+/// A producer that stays: writes lines to one topic, some now and more later.
+#[derive(Debug)]
+pub struct Lines {
+    sender: Sender,
+    topic: String,
+}
+
+impl Lines {
+    /// An idempotent producer for `topic`.
+    pub fn new(broker: &str, topic: &str) -> anyhow::Result<Self> {
+        Ok(Self { sender: Sender::new(broker, None)?, topic: topic.to_owned() })
+    }
+
+    /// Sends one record for each line and returns when all are acknowledged.
+    pub fn write<L: AsRef<str>>(&self, lines: impl IntoIterator<Item = L>) -> anyhow::Result<()> {
+        lines.into_iter().try_for_each(|line| self.sender.send(&self.topic, &Record::value(line.as_ref())))?;
+        self.sender.flush().map(drop)
+    }
+}
+
 /// How a transaction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
