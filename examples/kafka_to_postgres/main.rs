@@ -53,6 +53,9 @@ struct Args {
     /// How old a record may get under load before it is committed, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 800)]
     batch_max_ms: u64,
+    /// How long to try to reach brokers, database and ZooKeeper at the start, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 30)]
+    start_timeout_s: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -92,14 +95,18 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for SIGINT and SIGTERM")?;
     let topology = topology(&args)?;
+    let start_timeout = Duration::from_secs(args.start_timeout_s);
     let coordination = match &args.zookeeper {
-        Some(address) => Some(Arc::new(ZooKeeper::connect(address)?) as Arc<dyn Coordination>),
+        Some(address) => {
+            Some(Arc::new(ZooKeeper::connect(address)?.start_timeout(start_timeout)) as Arc<dyn Coordination>)
+        }
         None => None,
     };
     let options = Options {
         coordination,
         until_end: args.until_end,
         batch_max: Duration::from_millis(args.batch_max_ms),
+        start_timeout,
         on_progress: Some(Meter::default().into_callback(|rate| eprintln!("{rate}"))),
         ..Options::default()
     };
