@@ -4,7 +4,7 @@
 use std::{
     sync::{Arc, Mutex, PoisonError},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rand::Rng;
@@ -71,9 +71,10 @@ impl Leading {
         let (database, calls) = mpsc::channel(WAITING);
         tasks.spawn(serve_database(built.clone(), calls, inbox.clone()));
         let (sources, asked) = mpsc::channel(WAITING);
-        let horizon = if options.until_end { Horizon::Now } else { Horizon::Endless };
+        let (horizon, start_timeout) =
+            (if options.until_end { Horizon::Now } else { Horizon::Endless }, options.start_timeout);
         let thread = thread::Builder::new().name("tine-bounds".to_string());
-        if let Err(error) = thread.spawn(move || serve_sources(&built, horizon, asked, &inbox)) {
+        if let Err(error) = thread.spawn(move || serve_sources(&built, horizon, start_timeout, asked, &inbox)) {
             tracing::error!("cannot start the thread that asks the sources: {error}");
         }
         Leading { coordination, database, sources, nonce, finished, summary, watch: options.watch() }
@@ -301,11 +302,27 @@ async fn run_on<P: Procedure + Send>(
     Ok(tine_state::run(procedure, open.as_mut()).await)
 }
 
-/// Serves the leader's look at the sources, on a thread of its own.
-fn serve_sources(built: &Built, horizon: Horizon, mut asked: mpsc::Receiver<(Nonce, Arc<Positions>)>, inbox: &Inbox) {
+/// Serves the leader's look at the sources, on a thread of its own. Sources that were never reached are given up after the
+/// start timeout, counted from the first look; later they may be away for any time.
+fn serve_sources(
+    built: &Built,
+    horizon: Horizon,
+    start_timeout: Duration,
+    mut asked: mpsc::Receiver<(Nonce, Arc<Positions>)>,
+    inbox: &Inbox,
+) {
     let mut sides: Vec<Option<Box<dyn Bounds>>> = built.sources.iter().map(|_| None).collect();
+    let (mut began, mut reached) = (None, false);
     while let Some((nonce, positions)) = asked.blocking_recv() {
-        let result = poll_all(built, &mut sides, horizon, &positions);
+        let began = *began.get_or_insert_with(Instant::now);
+        let mut result = poll_all(built, &mut sides, horizon, &positions);
+        reached |= result.is_ok();
+        if let Err(failure) = &mut result
+            && !reached
+            && began.elapsed() >= start_timeout
+        {
+            failure.kind = FailureKind::Fatal;
+        }
         let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let (time_ms, seed) = (u64::try_from(time_ms).unwrap_or(u64::MAX), rand::rng().random());
         if inbox.blocking_send(Inbound::Reply(Reply::Bounds { nonce, result, time_ms, seed })).is_err() {
