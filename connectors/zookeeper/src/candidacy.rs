@@ -77,7 +77,7 @@ async fn reach(zookeeper: &ZooKeeper) -> Result<Client, Failure> {
         };
         let starting = !zookeeper.told.contacted.load(Ordering::Relaxed);
         if starting && began.elapsed() + pause > zookeeper.start_timeout {
-            return Err(Failure::transient(format!(
+            return Err(Failure::fatal(format!(
                 "{} was not reached within {:?} ({error}): is it running, and is the address right?",
                 zookeeper.describe(),
                 zookeeper.start_timeout

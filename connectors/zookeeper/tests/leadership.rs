@@ -161,7 +161,7 @@ async fn groups_that_were_wiped_under_a_new_leader_are_made_again_by_its_claim()
 async fn z5_an_ensemble_that_is_not_there_at_the_start_is_named() {
     let zookeeper = ZooKeeper::connect("127.0.0.1:1/x").unwrap().start_timeout(Duration::from_millis(500));
     let failure = soon("giving up", zookeeper.campaign(TOPOLOGY, Nonce(1))).await.map(|_| ()).unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Transient);
+    assert_eq!(failure.kind, FailureKind::Fatal);
     assert!(failure.message.contains("127.0.0.1:1/x"), "{failure}");
 }
 
