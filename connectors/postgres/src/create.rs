@@ -127,14 +127,18 @@ impl Creation<'_> {
         if let Some(known) = &known {
             group::check_group(self.group, &self.schemas, known)?;
         }
+        if known.is_none() {
+            self.insert_group().await?;
+        }
+        // Before the tables are looked at: whose a table is says more than that it has rows.
+        self.claim_tables().await?;
         for state in &self.group.states {
             self.make_or_check_table(state, known.is_some()).await?;
         }
         match known {
-            Some(known) => self.check_ledger(&known).await?,
-            None => self.insert_group().await?,
+            Some(known) => self.check_ledger(&known).await,
+            None => Ok(()),
         }
-        self.claim_tables().await
     }
 
     async fn commit(&mut self) -> Result<(), Failure> {
