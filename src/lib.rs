@@ -42,3 +42,8 @@ pub use tine_sim as sim;
 pub use tine_sqlite::Sqlite;
 #[cfg(feature = "zookeeper")]
 pub use tine_zookeeper::ZooKeeper;
+
+/// The README's code compiles.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -128,14 +128,10 @@ impl<N> Acker<N> {
     }
 
     fn tree(&mut self, root: Root) -> &mut Tree<N> {
-        let since = self.now;
-        self.trees.entry(root).or_insert_with(|| Tree {
-            value: 0,
-            spout: None,
-            failure: None,
-            notes: Vec::new(),
-            since,
-        })
+        let empty = || Tree { value: 0, spout: None, failure: None, notes: Vec::new(), since: 0 };
+        let tree = self.trees.entry(root).or_insert_with(empty);
+        tree.since = self.now;
+        tree
     }
 
     fn settle(&mut self, root: Root) -> Vec<Ended<N>> {
@@ -241,6 +237,17 @@ mod tests {
         assert!(acker.step(fail()).is_empty(), "a late failure finds no tree");
         (0..5).for_each(|_| assert!(acker.step(AckerEvent::Tick).is_empty()));
         assert!(acker.is_empty(), "and leaves nothing behind");
+    }
+
+    #[test]
+    fn a_tree_that_makes_progress_does_not_time_out() {
+        let mut acker = Acker::default();
+        acker.step(start(1));
+        for edge in 2..20 {
+            acker.step(ack(1 << edge));
+            (0..4).for_each(|_| assert!(acker.step(AckerEvent::Tick).is_empty()));
+        }
+        assert_eq!(acker.step(AckerEvent::Tick).len(), 1);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! They are written in the same SQL transaction as everything else of their batch, exactly once, into
 //! `tine_dead_letters (topology, partition, position, reason, record)`, which all topologies of a database share. The
-//! state is cut into shards by source partition, and is there only when some policy asks for it. Like every state it must
-//! be there from the topology's first start: databases refuse a group with one state more or less than before.
+//! state is cut into shards by source partition. Every topology has it, whatever its policies are: a policy is what one
+//! changes after a halt, and databases refuse a group with one state more or less than before.
 
 use std::sync::Arc;
 
@@ -68,8 +68,8 @@ pub(crate) fn output() -> Arc<dyn Output> {
     Arc::new(TypedOutput::<Key, OneLetter>::new(OneLetter))
 }
 
-/// The state.
-pub(crate) fn spec() -> StateSpec {
+/// The state, in the schema of the topology's first table.
+pub(crate) fn spec(schema: Option<Ident>) -> StateSpec {
     let name = |name| Ident::new(name).expect("a plain name");
     let key = |column, kind| KeyColumn { name: name(column), kind };
     let value = |column, kind| ValueColumn { name: name(column), kind, merge: Merge::Replace };
@@ -77,7 +77,7 @@ pub(crate) fn spec() -> StateSpec {
         name: NAME.to_string(),
         shards: SHARDS,
         table: TableSpec {
-            schema: None,
+            schema,
             name: name(NAME),
             keys: vec![
                 key("topology", ColumnType::Text),

@@ -113,7 +113,7 @@ impl Topology {
         // after a halt, and the states of a group are fixed.
         let letters = index(states.len());
         folds.push(dead_letters::output().fold(dead_letters::NAME, dead_letters::SHARDS));
-        states.push(dead_letters::spec());
+        states.push(dead_letters::spec(states[0].table.schema.clone()));
         let sources = plan.sources.iter().enumerate().map(|(number, source)| BuiltSource {
             source: source.source(),
             pipeline: source.clone().pipelines(plan.slots(number, &states), (self.name.clone(), letters)),

@@ -10,7 +10,7 @@
 //! # }
 //! ```
 //!
-//! **What a server needs.** PostgreSQL 13 or newer, a primary, `fsync = on`; a role that may create tables in the
+//! **What a server needs.** PostgreSQL 13 or newer, a primary; `fsync = on` (a warning says when it is off); a role that may create tables in the
 //! schema of its states, or finds them there with `select, insert, update, delete` granted. Tables are durable (never
 //! unlogged). Each session holds one connection of its own, without a pool: one for each owner of shards, one for the
 //! leader, one for the lock of the embedded mode. The lock needs a connection of its own on the server; behind a

@@ -30,6 +30,9 @@ const FIRST_UNITS: u64 = 4 << 10;
 /// A small batch says little about the speed of a large one.
 const GROWTH: u64 = 16;
 
+/// How many times as long as its commit the processing of a batch is to take.
+const COMMIT_SHARE: u64 = 4;
+
 /// More distinct rows than this are not wanted in one batch: they are held in memory until committed.
 const ROWS_MAX: u64 = 250_000;
 
@@ -63,10 +66,13 @@ impl Cut {
         self.largest = self.largest.max(units);
     }
 
-    /// A transaction was committed; whether a later one was waiting for it, processed.
-    pub(super) fn committed(&mut self, one_waited: bool) {
-        let factor = if one_waited { 1.5 } else { 0.9 };
-        self.target_ms = (self.target_ms * factor).clamp(self.batch_ms as f64, self.batch_max_ms as f64);
+    /// A transaction was committed in so many milliseconds. Batches are to take [`COMMIT_SHARE`] times as long as their
+    /// commits, within the user's bounds: commits share the machine with processing, and larger ones have fewer rows per
+    /// record.
+    pub(super) fn committed(&mut self, commit_ms: u64) {
+        let wanted = (commit_ms * COMMIT_SHARE) as f64;
+        let smoothed = if wanted > self.target_ms { wanted } else { 0.8 * self.target_ms + 0.2 * wanted };
+        self.target_ms = smoothed.clamp(self.batch_ms as f64, self.batch_max_ms as f64);
     }
 }
 
@@ -145,22 +151,22 @@ fn range_of(source: SourceIndex, bounds: &PartitionBounds, positions: &Positions
         incarnation: bounds.incarnation.clone(),
         from,
         to: bounds.end,
+        closed_at: bounds.closed_at,
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use tine_core::{hash::Hash128, id::TxId};
+
     use super::*;
-        closed_at: bounds.closed_at,
+    use crate::plan::Plan;
 
     fn bounds(name: &str, low: u64, end: u64) -> PartitionBounds {
         let incarnation = "one".to_string();
         PartitionBounds { partition: name.to_string(), incarnation, low, end, start: low, closed_at: None }
     }
-    use tine_core::{hash::Hash128, id::TxId};
 
-
-    use crate::plan::Plan;
     fn at(name: &str, position: u64) -> Positions {
         let position = Position { at: position, incarnation: "one".to_string(), closed_at: None };
         Positions::from([((SourceIndex(0), name.to_string()), position)])
@@ -179,12 +185,6 @@ mod tests {
     }
 
     #[test]
-    fn k4_what_retention_deleted_is_named() {
-        let lost = message(next_ranges(&[vec![bounds("a", 7, 9)]], &at("a", 3), 10));
-        assert!(lost.contains("deleted 3..7"), "{lost}");
-    }
-
-    #[test]
     fn where_a_record_was_closed_stands_in_every_range_cut_from_its_bounds_and_in_the_position() {
         let closed = PartitionBounds { closed_at: Some(900), ..bounds("a", 0, 900) };
         for units in [100, 1000] {
@@ -193,6 +193,12 @@ mod tests {
             let plan = Plan { txid: TxId(1), previous: Hash128(0), time_ms: 0, seed: 0, ranges };
             assert_eq!(plan.ends()[&(SourceIndex(0), "a".to_string())].closed_at, Some(900));
         }
+    }
+
+    #[test]
+    fn k4_what_retention_deleted_is_named() {
+        let lost = message(next_ranges(&[vec![bounds("a", 7, 9)]], &at("a", 3), 10));
+        assert!(lost.contains("deleted 3..7"), "{lost}");
     }
 
     #[test]

@@ -145,6 +145,12 @@ impl World {
         self.end_tree(TreeEnd::Complete(vec![Note::Digests { digests, rows: 1 }]))
     }
 
+    /// Another leader's fence ends this reign.
+    fn be_fenced(&mut self) {
+        let failure = Failure::new(FailureKind::Fenced, "another leader");
+        self.tell(Reply::NoteFailed(NONCE, failure));
+    }
+
     fn next_plan_written(&mut self) {
         let Some(place) = self.calls.iter().position(|call| matches!(call, Call::WritePlan { .. })) else {
             panic!("no plan is written: {:?}", self.calls)
@@ -338,4 +344,33 @@ fn a_stop_finishes_what_is_under_way() {
     world.process(9);
     world.end_tree(TreeEnd::Complete(vec![Note::Committed]));
     assert_eq!(finished(&mut world), Ok(()));
+}
+
+#[test]
+fn two_coordinations_over_one_ledger_are_named() {
+    let mut world = World::new(CommitMode::Whole, Horizon::Endless);
+    for reign in 1..20 {
+        world.elect(GroupRecord::default());
+        world.calls.clear();
+        world.be_fenced();
+        assert!(world.calls.iter().any(|call| matches!(call, Call::Campaign)), "reign {reign}");
+        world.calls.retain(|call| matches!(call, Call::Campaign));
+    }
+    world.elect(GroupRecord::default());
+    world.calls.clear();
+    world.be_fenced();
+    assert!(finished(&mut world).unwrap_err().message.contains("two coordinations"));
+}
+
+#[test]
+fn the_first_plan_may_be_empty_and_makes_durable_where_the_sources_begin() {
+    let mut world = World::new(CommitMode::Whole, Horizon::Endless);
+    world.end = 0;
+    world.elect(GroupRecord::default());
+    world.answer_bounds();
+    assert!(matches!(world.process(0), Message::Emit { plan, .. } if plan.units() == 0 && plan.ranges.len() == 1));
+    world.end_tree(TreeEnd::Complete(vec![Note::Committed]));
+    world.skip_notes();
+    world.calls.clear();
+    assert!(world.trees.is_empty(), "and only the first");
 }

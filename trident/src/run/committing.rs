@@ -66,13 +66,42 @@ impl Perform<Batches, CommitterCall, CommitterReply> for Committing {
 }
 
 async fn commit_all(built: Arc<Built>, watch: Watch, mut waiting: mpsc::Receiver<(CommitOrder, Inbox)>) {
-    let mut session: Option<Box<dyn Session>> = None;
-    while let Some((order, inbox)) = waiting.recv().await {
+    let (mut session, mut next) = (None, None);
+    loop {
+        let (order, inbox): (CommitOrder, Inbox) = match next.take() {
+            Some(newer) => newer,
+            None => match waiting.recv().await {
+                Some(order) => order,
+                None => return,
+            },
+        };
         let (attempt, txid) = (order.attempt, order.txid);
-        let outcome = commit(&built, &watch, &mut session, order).await;
+        let outcome = tokio::select! {
+            biased;
+            outcome = commit(&built, &watch, &mut session, order) => outcome,
+            // The fence has been raised over the commit under way: it can do nothing any more, whatever it waits for.
+            Some(newer) = newer_than(attempt, &mut waiting) => {
+                next = Some(newer);
+                session = None;
+                continue;
+            }
+        };
         let reply = CommitterReply::Committed { attempt, txid, outcome };
         if inbox.send(Inbound::Reply(reply)).await.is_err() {
             return;
+        }
+    }
+}
+
+/// The next order of another attempt; a second one of the same attempt is a duplicate and dropped.
+async fn newer_than(
+    attempt: Attempt,
+    waiting: &mut mpsc::Receiver<(CommitOrder, Inbox)>,
+) -> Option<(CommitOrder, Inbox)> {
+    loop {
+        let order = waiting.recv().await?;
+        if order.0.attempt != attempt {
+            return Some(order);
         }
     }
 }

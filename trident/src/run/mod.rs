@@ -208,9 +208,11 @@ impl Topology {
 
 /// Runs a topology until it ends, is asked to end, or halts.
 ///
-/// `Ok`: everything that was begun is committed, durably. `Err`: what is committed stays exact, and a later run goes on
-/// from there. Dropping the future is like a crash: safe.
+/// `Ok`: the run ended as it was asked to. What was begun is committed, durably, unless the database or coordination failed
+/// while it was stopping; then a later run goes on from there. `Err`: what is committed stays exact, and a later run goes on
+/// from there, too. Dropping the future is like a crash: safe.
 pub async fn run(built: Built, options: Options, shutdown: Shutdown) -> Result<Summary, RunError> {
+    let options = Options { emitters: options.emitters.max(1), ..options };
     create_tables(&built, &options, &shutdown).await.map_err(RunError::Start)?;
     if shutdown.is_stopped() {
         return Ok(Summary::default());
@@ -268,7 +270,7 @@ struct Placement {
 
 impl Placement {
     fn new(built: &Built, options: &Options) -> Placement {
-        let count = u32::try_from(options.emitters.max(1)).unwrap_or(1);
+        let count = u32::try_from(options.emitters).unwrap_or(1);
         let owners = built.group.states.iter().map(|state| vec![0; usize::from(state.shards)]).collect();
         Placement { emitters: (1..=count).map(TaskId).collect(), committer: TaskId(count + 1), owners }
     }
