@@ -80,7 +80,6 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter)
         .without_time()
         .with_target(false)
