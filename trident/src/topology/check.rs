@@ -99,7 +99,7 @@ fn state(plan: &Plan, node: &StateNode) -> Result<StateSpec, BuildError> {
 }
 
 fn table_name(place: &str, name: &str) -> Result<(Option<Ident>, Ident), BuildError> {
-    let ident = |name| Ident::new(name).map_err(|source| BuildError::Name { place: place.to_string(), source });
+    let ident = |name| Ident::new(name).map_err(|why| BuildError::Name { place: place.to_string(), why });
     let (schema, table) = match name.split_once('.') {
         Some((_, table)) if table.contains('.') => {
             return Err(BuildError::TableName { place: place.to_string(), name: name.to_string() });
@@ -125,7 +125,7 @@ fn columns(
         return Err(BuildError::ColumnCount { place: place.to_string(), part, types, expected, named });
     }
     let ident =
-        |name: &String| Ident::new(name).map_err(|source| BuildError::Name { place: place.to_string(), source });
+        |name: &String| Ident::new(name).map_err(|why| BuildError::Name { place: place.to_string(), why });
     named.iter().zip(kinds).map(|(name, kind)| Ok((ident(name)?, kind))).collect()
 }
 

@@ -19,8 +19,8 @@ pub enum BuildError {
     LeadsNowhere { place: String },
     #[error("{place} cannot be used: {why}")]
     Stage { place: String, why: String },
-    #[error("{place}: {source}")]
-    Name { place: String, source: IdentError },
+    #[error("{place}: {why}")]
+    Name { place: String, why: IdentError },
     #[error("{place}: {name:?} is not `table` or `schema.table`")]
     TableName { place: String, name: String },
     #[error("{place}: tables beginning with tine_ are tine's own: choose another name")]
