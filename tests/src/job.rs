@@ -140,8 +140,7 @@ impl Job {
             path.display()
         );
         let arguments = self.arguments.iter().flat_map(|(name, value)| [name, value.as_str()]);
-        // Without colours, so that lines can be compared.
-        Ok(Program::at(path).args(arguments).args(&self.flags).env("RUST_LOG", LOG).env("NO_COLOR", "1"))
+        Ok(Program::at(path).args(arguments).args(&self.flags).env("RUST_LOG", LOG))
     }
 
     /// Starts it; each of its lines is seen before it can write the next one.

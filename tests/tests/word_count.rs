@@ -20,7 +20,7 @@ fn word_count() -> Program {
         "{} is missing: cargo build --release -p tine --examples --all-features (tests/run does it)",
         path.display()
     );
-    Program::at(path).env("NO_COLOR", "1")
+    Program::at(path)
 }
 
 /// Files and a database of a job that is run again and again.
