@@ -4,6 +4,17 @@
 //! the rule cannot be broken. A mutant is turned on for the calling thread alone, so that simulations run in parallel.
 
 /// A rule that can be switched off. The names are those of the protocol's list of mutants (`docs/guarantees.md`).
+///
+/// Of that list these have no switch, because the machines as they are leave no place for the mistake:
+///
+/// - *outcome assumed failed*, *outcome settled by a plain read*: every failure of an attempt leads to a raise;
+/// - *manifest per shard only*: there is one manifest, worked out by the leader alone;
+/// - *fetch reply without start position*: reads are local to the emitter, nothing is fetched;
+/// - *history deleted at reconcile*: the only statement that deletes plans is the one that prepares
+///   ([`PlanTrimmedEarly`](Mutant::PlanTrimmedEarly));
+/// - *abort that leaves lower txids running*: there is one attempt for all open transactions;
+/// - *attempt column overwritten by a raise*: nothing reads it until there are opaque groups;
+/// - those of stages, queries, rescaling and credit come with these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each name says which rule is broken")]
 pub enum Mutant {
@@ -20,32 +31,63 @@ pub enum Mutant {
     UnconditionalRaise,
     NonceIgnored,
     StaleFailAccepted,
-    OutcomeAssumedFailed,
     OutcomeAssumedDone,
-    OutcomeByPlainRead,
     MissIsRefusal,
     EmptyShardsSkipped,
     NextBeforeEverywhere,
     DoneWithoutManifest,
-    ManifestPerShard,
     XorDigest,
     AttemptRestarted,
-    ReplyWithoutPosition,
     PlanTrimmedEarly,
     ChainNotCompared,
     PlanNotPrepared,
     RecreatedTopicReadOn,
     ReconcileInOldGeneration,
     LowerEpochSilence,
-    HistoryDeleted,
     MissingRowIsNew,
     PrepareWithoutFence,
     PlanWithoutChain,
     LateDuplicateIsGap,
-    AbortLeavesLower,
     MissAtAbortRaisesEpoch,
-    AttemptColumnOverwritten,
     LocationNotChecked,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: &[Mutant] = &[
+        Mutant::EqualityInsteadOfOrdering,
+        Mutant::NoPlanBeforeCommit,
+        Mutant::ShortReadAccepted,
+        Mutant::MissingBufferIsEmpty,
+        Mutant::NoDeduplication,
+        Mutant::UnversionedCoordination,
+        Mutant::NoFenceCheck,
+        Mutant::FenceAtLeast,
+        Mutant::FenceRaisedAfterRead,
+        Mutant::NoRaiseAtAbort,
+        Mutant::UnconditionalRaise,
+        Mutant::NonceIgnored,
+        Mutant::StaleFailAccepted,
+        Mutant::OutcomeAssumedDone,
+        Mutant::MissIsRefusal,
+        Mutant::EmptyShardsSkipped,
+        Mutant::NextBeforeEverywhere,
+        Mutant::DoneWithoutManifest,
+        Mutant::XorDigest,
+        Mutant::AttemptRestarted,
+        Mutant::PlanTrimmedEarly,
+        Mutant::ChainNotCompared,
+        Mutant::PlanNotPrepared,
+        Mutant::RecreatedTopicReadOn,
+        Mutant::ReconcileInOldGeneration,
+        Mutant::LowerEpochSilence,
+        Mutant::MissingRowIsNew,
+        Mutant::PrepareWithoutFence,
+        Mutant::PlanWithoutChain,
+        Mutant::LateDuplicateIsGap,
+        Mutant::MissAtAbortRaisesEpoch,
+        Mutant::LocationNotChecked,
+    ];
 }
 
 #[cfg(feature = "mutants")]

@@ -259,6 +259,7 @@ impl Advance {
 fn fence_admits(fence: Attempt, attempt: Attempt) -> bool {
     fence == attempt
         || mutant::on(Mutant::NoFenceCheck)
+        || (mutant::on(Mutant::NoRaiseAtAbort) && fence.same_reign(attempt))
         || (mutant::on(Mutant::FenceAtLeast) && fence <= attempt)
         || (mutant::on(Mutant::NonceIgnored) && (fence.epoch, fence.generation) == (attempt.epoch, attempt.generation))
 }

@@ -5,7 +5,7 @@
 
 use tine_core::{
     failure::{Failure, FailureKind},
-    id::Attempt,
+    id::{Attempt, Generation},
     mutant::{self, Mutant},
 };
 
@@ -28,10 +28,14 @@ pub struct Raise {
     attempt: Attempt,
     phase: Phase,
     group: Option<GroupRow>,
+    /// Only under a mutant: what was read before the fence was written.
+    read_first: Option<Box<Snapshot>>,
 }
 
 #[derive(Debug)]
 enum Phase {
+    /// Only under a mutant.
+    ReadFirst,
     Begin,
     LockGroup,
     LockRows,
@@ -44,7 +48,7 @@ enum Phase {
 impl Raise {
     /// A raise to `attempt`, which must be new; equality with the standing fence only repeats one's own unanswered raise.
     pub fn new(attempt: Attempt) -> Raise {
-        Raise { attempt, phase: Phase::Begin, group: None }
+        Raise { attempt, phase: Phase::Begin, group: None, read_first: None }
     }
 
     fn may_raise_over(&self, fence: Attempt) -> bool {
@@ -110,6 +114,11 @@ impl Procedure for Raise {
     type Outcome = RaiseOutcome;
 
     fn start(&mut self) -> Statement {
+        let at_an_abort = self.attempt.generation > Generation(1);
+        if mutant::on(Mutant::FenceRaisedAfterRead) || (mutant::on(Mutant::NoRaiseAtAbort) && at_an_abort) {
+            self.phase = Phase::ReadFirst;
+            return Statement::Read;
+        }
         self.phase = Phase::Begin;
         Statement::Begin(None)
     }
@@ -126,12 +135,23 @@ impl Procedure for Raise {
             (Ok(reply), _) => reply,
         };
         match (phase, reply) {
+            (Phase::ReadFirst, Reply::Snapshot(mut snapshot)) => {
+                if mutant::on(Mutant::NoRaiseAtAbort) {
+                    return Step::Done(RaiseOutcome::Raised(snapshot));
+                }
+                snapshot.group.fence = self.attempt;
+                self.read_first = Some(snapshot);
+                self.next(Phase::Begin, Statement::Begin(None))
+            }
             (Phase::Begin, Reply::Done) => self.next(Phase::LockGroup, Statement::LockGroup),
             (Phase::LockGroup, Reply::Group(group)) => self.on_group(group),
             (Phase::LockRows, Reply::Rows(rows)) => self.on_rows(&rows),
             (Phase::WriteFence(expected), Reply::Written(written)) => self.on_written(expected, written),
             (Phase::Commit, Reply::Done) => self.next(Phase::Read, Statement::Read),
-            (Phase::Read, Reply::Snapshot(snapshot)) => self.on_snapshot(snapshot),
+            (Phase::Read, Reply::Snapshot(snapshot)) => {
+                let snapshot = self.read_first.take().unwrap_or(snapshot);
+                self.on_snapshot(snapshot)
+            }
             (phase, reply) => {
                 let message = format!("the raise in {phase:?} was answered {reply:?}");
                 self.roll_back(RaiseOutcome::Failed(Failure::fatal(message)))

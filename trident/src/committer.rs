@@ -51,6 +51,8 @@ pub enum CommitterReply {
         /// The batch, or why there is none.
         result: Result<FoldedBatch, Failure>,
     },
+    /// A commit goes on; said after each of its statements.
+    Committing(Attempt, TxId),
     /// Of a commit.
     Committed {
         /// The attempt of the order.
@@ -117,6 +119,11 @@ impl CommitBolt {
     /// A committer of these shards after `emitters` emitters.
     pub fn new(shards: Arc<[ShardRef]>, emitters: usize) -> CommitBolt {
         CommitBolt { shards, emitters, current: Attempt::NONE, done: TxId::NONE, batches: BTreeMap::new() }
+    }
+
+    /// The attempt it follows.
+    pub fn attempt(&self) -> Attempt {
+        self.current
     }
 
     /// Whether to go on with a message of this attempt and transaction; settles the token if not.
@@ -226,13 +233,19 @@ impl CommitBolt {
     }
 
     fn order(&self, command: &CommitCommand, tables: Vec<(StateIndex, Arc<TableRows>)>) -> CommitOrder {
+        let has_rows =
+            |at: &&ShardRef| tables.iter().any(|(state, rows)| *state == at.state && rows.shards.contains(&at.shard));
+        let shards = match mutant::on(Mutant::EmptyShardsSkipped) && !tables.is_empty() {
+            true => self.shards.iter().filter(has_rows).copied().collect(),
+            false => self.shards.clone(),
+        };
         CommitOrder {
             attempt: command.attempt,
             txid: command.txid,
             previous: command.previous,
             chain: command.chain,
             manifest: command.manifest,
-            shards: self.shards.clone(),
+            shards,
             tables,
             plan: command.plan.clone(),
             location: command.location,
@@ -296,6 +309,11 @@ impl Bolt<Batches> for CommitBolt {
         match reply {
             CommitterReply::Folded { attempt, txid, result } if attempt == self.current => {
                 self.on_folded(txid, result, out);
+            }
+            CommitterReply::Committing(attempt, txid) if attempt == self.current => {
+                if let Some(Batch { phase: Phase::Committing(token), .. }) = self.batches.get(&txid) {
+                    out.keep_alive(*token);
+                }
             }
             CommitterReply::Committed { attempt, txid, outcome } if attempt == self.current => {
                 self.on_committed(txid, outcome, out);

@@ -40,6 +40,15 @@ pub struct ReadCall {
     pub ranges: Vec<PartitionRange>,
 }
 
+/// What an emitter hears of its calls.
+#[derive(Debug)]
+pub enum EmitterReply {
+    /// The read of this attempt and transaction goes on; said every few seconds.
+    Reading(Attempt, TxId),
+    /// The read has ended.
+    Read(ReadReply),
+}
+
 /// What came of a [`ReadCall`].
 #[derive(Debug)]
 pub struct ReadReply {
@@ -80,6 +89,11 @@ impl Emitter {
             reading: BTreeMap::new(),
             told: BTreeSet::new(),
         }
+    }
+
+    /// The attempt it follows.
+    pub fn attempt(&self) -> Attempt {
+        self.current
     }
 
     fn my_ranges(&self, plan: &Plan) -> Vec<PartitionRange> {
@@ -130,7 +144,7 @@ pub(crate) enum Meeting {
 pub(crate) fn meet(current: Attempt, arriving: Attempt) -> Meeting {
     if arriving == current {
         Meeting::Current
-    } else if current < arriving {
+    } else if current < arriving || mutant::on(Mutant::EqualityInsteadOfOrdering) {
         Meeting::Newer
     } else if arriving.same_reign(current) || mutant::on(Mutant::LowerEpochSilence) {
         Meeting::Stale
@@ -147,7 +161,7 @@ pub(crate) fn answer_foreign(current: Attempt, arriving: Attempt) -> Failure {
 
 impl Bolt<Batches> for Emitter {
     type Call = ReadCall;
-    type Reply = ReadReply;
+    type Reply = EmitterReply;
 
     fn execute(&mut self, token: Token, _: TaskId, message: Message, out: &mut Output<Batches, ReadCall>) {
         let Message::Emit { attempt, plan } = message else {
@@ -173,7 +187,16 @@ impl Bolt<Batches> for Emitter {
         out.call(ReadCall { attempt, txid: plan.txid, ranges: self.my_ranges(&plan) });
     }
 
-    fn reply(&mut self, mut reply: ReadReply, out: &mut Output<Batches, ReadCall>) {
+    fn reply(&mut self, reply: EmitterReply, out: &mut Output<Batches, ReadCall>) {
+        let mut reply = match reply {
+            EmitterReply::Read(reply) => reply,
+            EmitterReply::Reading(attempt, txid) => {
+                if let Some(token) = self.reading.get(&txid).filter(|_| attempt == self.current) {
+                    out.keep_alive(*token);
+                }
+                return;
+            }
+        };
         if reply.attempt != self.current {
             return;
         }
