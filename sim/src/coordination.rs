@@ -18,8 +18,8 @@ pub(crate) type SessionId = usize;
 pub(crate) struct Standing {
     /// `None` while the record does not exist. Repeats after a restore.
     pub(crate) version: Option<u32>,
-    epoch: Epoch,
-    nonce: Nonce,
+    pub(crate) epoch: Epoch,
+    pub(crate) nonce: Nonce,
     lineage: Option<u128>,
     next: TxId,
     pub(crate) complete: TxId,
@@ -157,7 +157,8 @@ impl Coordination {
         if !writer.alive {
             return Err(Failure::transient("the session is gone, and whether the write stands is not known"));
         }
-        let of = |standing: &Standing| (standing.version, standing.epoch, standing.nonce, standing.next, standing.complete);
+        let of =
+            |standing: &Standing| (standing.version, standing.epoch, standing.nonce, standing.next, standing.complete);
         match writer.known.as_ref().is_some_and(|known| of(known) == of(&self.standing)) {
             true => Ok(()),
             false => Err(fenced("something else stands there")),
@@ -172,7 +173,9 @@ impl Coordination {
 
     /// Goes back by so many writes; whether anything changed.
     pub(crate) fn restore(&mut self, writes: usize) -> bool {
-        let Some(place) = self.copies.len().checked_sub(writes.clamp(1, self.copies.len().max(1))) else { return false };
+        let Some(place) = self.copies.len().checked_sub(writes.clamp(1, self.copies.len().max(1))) else {
+            return false;
+        };
         let Some(copy) = self.copies.get(place).cloned() else { return false };
         self.copies.truncate(place);
         self.standing = copy;
@@ -181,6 +184,11 @@ impl Coordination {
 }
 
 impl Standing {
+    /// The plan of a transaction, if it is there.
+    pub(crate) fn plan(&self, txid: TxId) -> Option<&[u8]> {
+        self.plans.get(&txid).map(|plan| &**plan)
+    }
+
     fn changed(&self, nonce: Nonce, write: &Write) -> Result<Standing, Failure> {
         let blind = mutant::on(Mutant::UnversionedCoordination);
         let mut after = self.clone();

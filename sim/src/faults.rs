@@ -170,7 +170,9 @@ impl Kind {
             End::Database => 3,
         };
         match self {
-            Kind::Crash(n) | Kind::Pause(n) | Kind::Slow(n) | Kind::Expire(n) | Kind::LostCoordinationReply(n) => (n, 0),
+            Kind::Crash(n) | Kind::Pause(n) | Kind::Slow(n) | Kind::Expire(n) | Kind::LostCoordinationReply(n) => {
+                (n, 0)
+            }
             Kind::LostCommitReply(n) | Kind::SqlAbort(n) | Kind::LateStatement(n) => (n, 0),
             Kind::CutOneWay(from, to) | Kind::Cut(from, to) => (place(from), (place(to) + 7 - place(from)) % 4),
             Kind::CoordinationRestored(n) | Kind::LoseTail(n) => (0, n.saturating_sub(1)),
@@ -181,10 +183,30 @@ impl Kind {
     /// Its name in the coverage table.
     pub(crate) fn name(number: u8) -> &'static str {
         const NAMES: [&str; 24] = [
-            "crash", "pause", "slow", "cut one way", "cut", "duplicate", "delay", "reorder", "expire", "late news",
-            "coordination down", "coordination wiped", "coordination restored", "lost coordination reply",
-            "lost commit reply", "sql abort", "late statement", "lose tail", "database restart", "user error",
-            "user panic", "add partition", "truncate", "recreate",
+            "crash",
+            "pause",
+            "slow",
+            "cut one way",
+            "cut",
+            "duplicate",
+            "delay",
+            "reorder",
+            "expire",
+            "late news",
+            "coordination down",
+            "coordination wiped",
+            "coordination restored",
+            "lost coordination reply",
+            "lost commit reply",
+            "sql abort",
+            "late statement",
+            "lose tail",
+            "database restart",
+            "user error",
+            "user panic",
+            "add partition",
+            "truncate",
+            "recreate",
         ];
         NAMES[usize::from(number).min(NAMES.len() - 1)]
     }
@@ -208,7 +230,7 @@ impl Fault {
         let longest = u32::from(kind.longest_ms());
         let for_ms = match longest {
             0 => 0,
-            longest => 5 + u16::try_from(u32::from(long) * longest >> 16).unwrap_or(0),
+            longest => 5 + u16::try_from((u32::from(long) * longest) >> 16).unwrap_or(0),
         };
         Fault { at_ms, for_ms, kind }
     }
@@ -234,6 +256,19 @@ impl FaultPlan {
             let at_ms = u16::try_from(draws.below(u64::from(LAST_MS))).unwrap_or(0);
             let number = kinds[draws.below(kinds.len() as u64) as usize];
             Fault::of(number, at_ms, u16::from_le_bytes([bits[0], bits[1]]), bits[2], bits[3])
+        };
+        FaultPlan { faults: (0..count).map(fault).collect() }
+    }
+
+    /// Two to six faults of these kinds, as they are, at times up to `until_ms`: for what random plans hardly meet.
+    pub fn among(seed: u64, kinds: &[Kind], until_ms: u16) -> FaultPlan {
+        let mut draws = Draws::new(seed, 0xFB);
+        let count = draws.between(2, 6);
+        let fault = |_| {
+            let kind = kinds[draws.below(kinds.len() as u64) as usize];
+            let at_ms = u16::try_from(draws.below(u64::from(until_ms))).unwrap_or(0);
+            let for_ms = u16::try_from(draws.below(u64::from(kind.longest_ms()))).unwrap_or(0);
+            Fault { at_ms, for_ms: if kind.longest_ms() == 0 { 0 } else { for_ms + 5 }, kind }
         };
         FaultPlan { faults: (0..count).map(fault).collect() }
     }

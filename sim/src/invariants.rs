@@ -3,10 +3,17 @@
 //! They are looked at whenever the database commits, the only step that changes what is true. The recount behind
 //! [`invariant_each_record_counts_once`] shares no code with the operators: it walks the source by the plan's ranges.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    cmp::Ordering::{Equal, Less},
+    collections::BTreeMap,
+    sync::Arc,
+};
 
-use tine_core::id::{Attempt, TxId};
-use tine_state::{LedgerRow, TransactionRow};
+use tine_core::{
+    failure::FailureKind,
+    id::{Attempt, Epoch, Nonce, TxId},
+};
+use tine_state::{CommitOutcome, LedgerRow, TransactionRow};
 use tine_trident::{
     plan::{Plan, Planned},
     source::{PartitionRange, SourceIndex},
@@ -48,6 +55,7 @@ pub(crate) struct Checker {
     facts: BTreeMap<TxId, Fact>,
     /// The highest txid that was ever complete, lost tails included.
     best: TxId,
+    lost_tail: bool,
 }
 
 /// What is known of a transaction whose plan is in the database.
@@ -60,7 +68,7 @@ struct Fact {
 
 impl Checker {
     pub(crate) fn new(counting: Vec<Option<Counting>>) -> Checker {
-        Checker { counting, facts: BTreeMap::new(), best: TxId::NONE }
+        Checker { counting, facts: BTreeMap::new(), best: TxId::NONE, lost_tail: false }
     }
 
     /// The database has committed: its history's last entry says what.
@@ -107,7 +115,10 @@ impl Checker {
         let plan = fact.planned.plan.clone();
         let counting = &self.counting;
         let expected = fact.expected.get_or_insert_with(|| {
-            counting.iter().map(|how| how.as_ref().map(|how| recount(&plan.ranges, sources, how)).unwrap_or_default()).collect()
+            counting
+                .iter()
+                .map(|how| how.as_ref().map(|how| recount(&plan.ranges, sources, how)).unwrap_or_default())
+                .collect()
         });
         for change in &last.changes {
             let state = usize::from(change.state.0);
@@ -131,6 +142,7 @@ impl Checker {
 
     /// The database has lost its tail: what it holds now is what is true.
     pub(crate) fn tail_lost(&mut self, sql: &Sql) {
+        self.lost_tail = true;
         self.facts.clear();
         for (txid, row) in sql.plans.range(sql.complete()..) {
             if let Ok(planned) = Planned::decode(&row.plan) {
@@ -148,6 +160,19 @@ impl Checker {
                     }
                 }
             }
+        }
+    }
+
+    /// A commit procedure says how it ended: that must be so.
+    pub(crate) fn told(&self, txid: TxId, attempt: Attempt, outcome: &CommitOutcome, sql: &Sql) -> Held {
+        let done = txid <= self.best || sql.rows.iter().any(|row| row.txid >= txid);
+        let foreign = sql.group.fence != attempt;
+        match outcome {
+            CommitOutcome::Applied | CommitOutcome::AlreadyDone => invariant_done_is_done(txid, done || self.lost_tail),
+            CommitOutcome::Failed(failure) if matches!(failure.kind, FailureKind::Fenced | FailureKind::Superseded) => {
+                invariant_only_a_foreign_fence_refuses(txid, attempt, foreign || self.lost_tail)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -223,7 +248,9 @@ fn recount(ranges: &[PartitionRange], sources: &[SimSource], how: &Counting) -> 
     for range in ranges.iter().filter(|range| range.to > range.from) {
         for source in sources {
             let log = source.log();
-            let Some(partition) = log.partitions.iter().find(|partition| partition.name == range.partition) else { continue };
+            let Some(partition) = log.partitions.iter().find(|partition| partition.name == range.partition) else {
+                continue;
+            };
             let within = partition.records.iter().filter(|record| (range.from..range.to).contains(&record.position));
             within.for_each(|record| how.count(&record.value, &mut counts));
         }
@@ -288,8 +315,12 @@ fn invariant_prepared_before_the_first_commit(
 ) -> Held {
     let found = match plan {
         None => "no plan of it is in the database".to_owned(),
-        Some(plan) if plan.chain != after.chain => format!("the plan's chain is {} and the row's {}", plan.chain, after.chain),
-        Some(plan) if plan.previous != before.chain => format!("its plan follows {} and not {}", plan.previous, before.chain),
+        Some(plan) if plan.chain != after.chain => {
+            format!("the plan's chain is {} and the row's {}", plan.chain, after.chain)
+        }
+        Some(plan) if plan.previous != before.chain => {
+            format!("its plan follows {} and not {}", plan.previous, before.chain)
+        }
         Some(plan) if plan.manifest != after.manifest => {
             format!("manifest {} is prepared and {} committed", plan.manifest, after.manifest)
         }
@@ -324,7 +355,8 @@ fn invariant_a_committed_plan_never_changes(
 
 /// `from(N, p) = to(N-1, p)`, and no partition is forgotten.
 fn invariant_ranges_follow(before: &Plan, after: &Plan) -> Held {
-    let broken = |what: String| Err(Broken::new("invariant_ranges_follow", format!("transaction {}: {what}", after.txid)));
+    let broken =
+        |what: String| Err(Broken::new("invariant_ranges_follow", format!("transaction {}: {what}", after.txid)));
     for range in &before.ranges {
         let same = |other: &&PartitionRange| other.source == range.source && other.partition == range.partition;
         match after.ranges.iter().find(same) {
@@ -345,8 +377,11 @@ fn invariant_ranges_follow(before: &Plan, after: &Plan) -> Held {
 fn invariant_ranges_are_stable(ranges: &[PartitionRange], sources: &[SimSource]) -> Held {
     for source in sources {
         for partition in &source.log().partitions {
-            if let Some(range) = ranges.iter().find(|range| range.partition == partition.name && range.to > partition.end) {
-                let what = format!("{} is planned up to {} and stable up to {}", range.partition, range.to, partition.end);
+            if let Some(range) =
+                ranges.iter().find(|range| range.partition == partition.name && range.to > partition.end)
+            {
+                let what =
+                    format!("{} is planned up to {} and stable up to {}", range.partition, range.to, partition.end);
                 return Err(Broken::new("invariant_ranges_are_stable", what));
             }
         }
@@ -356,7 +391,7 @@ fn invariant_ranges_are_stable(ranges: &[PartitionRange], sources: &[SimSource])
 
 /// Before a new attempt may commit, the fence rises, everywhere.
 fn invariant_the_fence_only_rises(group: Attempt, rows: &[Attempt], fence: Attempt) -> Held {
-    match rows.iter().chain([&group]).find(|before| !(**before < fence || **before == fence)) {
+    match rows.iter().chain([&group]).find(|before| !matches!(before.partial_cmp(&&fence), Some(Less | Equal))) {
         None => Ok(()),
         Some(before) => {
             Err(Broken::new("invariant_the_fence_only_rises", format!("the fence went from {before} to {fence}")))
@@ -413,4 +448,95 @@ fn invariant_the_table_is_exact(table: &BTreeMap<Cells, Cells>, recount: &BTreeM
         }
     }
     Ok(())
+}
+
+/// A worker never goes back to an attempt that is not newer: stale messages change nothing.
+pub(crate) fn invariant_attempts_only_rise(before: Attempt, after: Attempt) -> Held {
+    match before <= after {
+        true => Ok(()),
+        false => {
+            Err(Broken::new("invariant_attempts_only_rise", format!("a worker went from attempt {before} to {after}")))
+        }
+    }
+}
+
+/// The end of a tree of another attempt changes nothing for the leader.
+pub(crate) fn invariant_stale_is_ignored(of: Option<Attempt>, before: Option<Attempt>, after: Option<Attempt>) -> Held {
+    match before == after {
+        true => Ok(()),
+        false => Err(Broken::new(
+            "invariant_stale_is_ignored",
+            format!("the end of a tree of attempt {of:?} took the leader from {before:?} to {after:?}"),
+        )),
+    }
+}
+
+/// Every write to coordination but a claim is by the leader whose claim stands, and no claim takes the epoch back.
+pub(crate) fn invariant_only_who_reigns_writes(
+    before: (Epoch, Nonce),
+    after: Epoch,
+    writer: Nonce,
+    claims: bool,
+) -> Held {
+    match (claims && after >= before.0) || (!claims && writer == before.1) {
+        true => Ok(()),
+        false => Err(Broken::new(
+            "invariant_only_who_reigns_writes",
+            format!("leader {:016x} wrote under epoch {} of leader {:016x}", writer.0, before.0.0, before.1.0),
+        )),
+    }
+}
+
+/// The plan is in coordination, written under the leader's own reign, before it is prepared.
+pub(crate) fn invariant_recorded_before_prepared(txid: TxId, recorded: bool) -> Held {
+    match recorded {
+        true => Ok(()),
+        false => Err(Broken::new(
+            "invariant_recorded_before_prepared",
+            format!("transaction {txid} is prepared, and its plan is not in coordination"),
+        )),
+    }
+}
+
+/// What is said to be committed is.
+fn invariant_done_is_done(txid: TxId, done: bool) -> Held {
+    match done {
+        true => Ok(()),
+        false => {
+            Err(Broken::new("invariant_done_is_done", format!("transaction {txid} is said to be committed and is not")))
+        }
+    }
+}
+
+/// A commit is refused for a fence only when another fence stands.
+fn invariant_only_a_foreign_fence_refuses(txid: TxId, attempt: Attempt, foreign: bool) -> Held {
+    match foreign {
+        true => Ok(()),
+        false => Err(Broken::new(
+            "invariant_only_a_foreign_fence_refuses",
+            format!("the commit of transaction {txid} was refused to attempt {attempt}, whose fence stands"),
+        )),
+    }
+}
+
+/// A raise that misses at an abort means that somebody else leads.
+pub(crate) fn invariant_a_miss_at_an_abort_abdicates(attempt: Attempt, abdicated: bool) -> Held {
+    match abdicated {
+        true => Ok(()),
+        false => Err(Broken::new(
+            "invariant_a_miss_at_an_abort_abdicates",
+            format!("attempt {attempt} missed its raise, and its leader claims a higher epoch"),
+        )),
+    }
+}
+
+/// Whatever ends an attempt, what comes after it is another one.
+pub(crate) fn invariant_attempts_are_never_reused(attempt: Attempt, raised: Attempt) -> Held {
+    match attempt != raised {
+        true => Ok(()),
+        false => Err(Broken::new(
+            "invariant_attempts_are_never_reused",
+            format!("the fence is to be raised to {attempt} again, which it was raised to before"),
+        )),
+    }
 }

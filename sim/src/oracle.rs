@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crate::report::Report;
 
+type Check = dyn Fn(&Report) -> Result<(), String> + Send + Sync;
 type Keys = dyn for<'a> Fn(&'a str) -> Vec<&'a str> + Send + Sync;
 
 /// How to recount a table: which keys a record adds one to.
@@ -30,7 +31,7 @@ pub struct Oracle(pub(crate) Expected);
 #[derive(Clone)]
 pub(crate) enum Expected {
     Counts { state: String, how: Counting },
-    Custom(Arc<dyn Fn(&Report) -> Result<(), String> + Send + Sync>),
+    Custom(Arc<Check>),
 }
 
 impl fmt::Debug for Oracle {

@@ -30,10 +30,7 @@ impl Draws {
 
     /// A number below `bound`; 0 if that is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        match u64::try_from((u128::from(self.bits()) * u128::from(bound)) >> 64) {
-            Ok(number) => number,
-            Err(_) => 0,
-        }
+        u64::try_from((u128::from(self.bits()) * u128::from(bound)) >> 64).unwrap_or_default()
     }
 
     /// A number in `low..=high`.

@@ -58,7 +58,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn unbuilt(seed: u64, plan: &FaultPlan, error: String) -> Report {
+    pub(crate) fn without_a_run(seed: u64, plan: &FaultPlan, broken: Broken) -> Report {
         Report {
             seed,
             plan: plan.clone(),
@@ -68,7 +68,7 @@ impl Report {
             virtual_ms: 0,
             trace_hash: 0,
             timeline: Vec::new(),
-            broken: Some(Broken::new("the topology can be built", error)),
+            broken: Some(broken),
             took: Vec::new(),
             states: Vec::new(),
             tables: Vec::new(),

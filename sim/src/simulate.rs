@@ -2,7 +2,7 @@
 
 use std::{
     env, fmt,
-    panic::Location,
+    panic::{AssertUnwindSafe, Location, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -44,7 +44,10 @@ pub struct Simulation {
 
 impl fmt::Debug for Simulation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Simulation").field("settings", &self.settings).field("cases", &self.cases).finish_non_exhaustive()
+        f.debug_struct("Simulation")
+            .field("settings", &self.settings)
+            .field("cases", &self.cases)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,6 +97,12 @@ impl Simulation {
         self.run_with(seed, plan, &self.settings)
     }
 
+    /// Runs what a replay line (`SEED/FAULTS`) says, with a timeline; `None` if it is no such line.
+    pub fn replay_line(&self, line: &str) -> Option<Report> {
+        let (seed, plan) = line.split_once('/')?;
+        Some(self.replay(seed.parse().ok()?, &plan.parse().ok()?))
+    }
+
     /// The same, with a timeline.
     pub fn replay(&self, seed: u64, plan: &FaultPlan) -> Report {
         self.run_with(seed, plan, &Settings { timeline: true, ..self.settings.clone() })
@@ -103,7 +112,9 @@ impl Simulation {
         let world = World::new(seed, settings);
         let mut built = match (self.build)(&world) {
             Ok(built) => built,
-            Err(error) => return Report::unbuilt(seed, plan, error),
+            Err(error) => {
+                return Report::without_a_run(seed, plan, Broken::new("the topology can be built", error));
+            }
         };
         built.group.lineage = u128::from(seed) + 1;
         let counting = built.group.states.iter().map(|state| {
@@ -113,8 +124,15 @@ impl Simulation {
             })
         });
         let checker = Checker::new(counting.collect());
-        let mut report =
-            Engine::new(seed, plan, settings, built, world.sources(), world.trips(), checker).run();
+        let engine = Engine::new(seed, plan, settings, built, world.sources(), world.trips(), checker);
+        let mut report = match catch_unwind(AssertUnwindSafe(|| engine.run())) {
+            Ok(report) => report,
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without words");
+                return Report::without_a_run(seed, plan, Broken::new("an assertion of the machines", text));
+            }
+        };
         if report.broken.is_none() {
             let custom = self.oracles.iter().filter_map(|oracle| match &oracle.0 {
                 Expected::Custom(check) => Some(check),
@@ -157,10 +175,15 @@ impl Simulation {
 
     /// Takes faults away and shortens them as long as the run still breaks; answers with the last that does.
     pub fn shrink(&self, failed: &Report) -> Report {
+        self.shrink_while(failed, |report| report.broken.is_some())
+    }
+
+    /// The same for whatever is wrong with a run.
+    pub fn shrink_while(&self, failed: &Report, wrong: impl Fn(&Report) -> bool) -> Report {
         let mut plan = failed.plan.clone();
         'simpler: loop {
             for candidate in plan.simpler() {
-                if self.run(failed.seed, &candidate).broken.is_some() {
+                if wrong(&self.run(failed.seed, &candidate)) {
                     plan = candidate;
                     continue 'simpler;
                 }
@@ -199,8 +222,8 @@ impl<S: Strategy<Value = FaultPlan>> Faulty<S> {
         let source = Location::caller().file();
         let simulation = self.simulation.expect(oracle);
         if let Ok(line) = env::var(REPLAY) {
-            let report = match replayed(&line) {
-                Some((seed, plan)) => simulation.replay(seed, &plan),
+            let report = match simulation.replay_line(&line) {
+                Some(report) => report,
                 None => panic!("{REPLAY}={line:?} is no replay line: it looks like '7/0.120.40.1.0,17.300.0.0.2'"),
             };
             assert!(report.broken.is_none(), "{report}");
@@ -237,9 +260,4 @@ impl<S: Strategy<Value = FaultPlan>> Faulty<S> {
     pub fn sample(&self) -> Option<FaultPlan> {
         self.faults.new_tree(&mut TestRunner::deterministic()).ok().map(|tree| tree.current())
     }
-}
-
-fn replayed(line: &str) -> Option<(u64, FaultPlan)> {
-    let (seed, plan) = line.split_once('/')?;
-    Some((seed.parse().ok()?, plan.parse().ok()?))
 }

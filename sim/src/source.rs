@@ -8,9 +8,7 @@ use tine_core::{
     failure::Failure,
     mutant::{self, Mutant},
 };
-use tine_trident::source::{
-    Bounds, Horizon, PartitionBounds, PartitionRange, Reached, Reader, Record, Sink, Source,
-};
+use tine_trident::source::{Bounds, Horizon, PartitionBounds, PartitionRange, Reached, Reader, Record, Sink, Source};
 
 use crate::random::Draws;
 

@@ -1,5 +1,7 @@
 //! Ten thousand ways to crash a word count, and the counts stay exact.
 
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test prints figures and fails loudly")]
+
 mod common;
 
 use std::time::Instant;
@@ -9,6 +11,9 @@ use tine_sim::{Mode, Simulation};
 fn run(name: &str, simulation: &Simulation, count: u64) {
     let from = std::env::var("TINE_SIM_FROM").ok().and_then(|from| from.parse().ok()).unwrap_or(1);
     let count = std::env::var("TINE_SIM_COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(count);
+    if let Ok(line) = std::env::var("TINE_SIM_REPLAY") {
+        return println!("{name}: {}", simulation.replay_line(&line).expect("a replay line"));
+    }
     let began = Instant::now();
     let (coverage, failed) = simulation.campaign(from, count, 2);
     let took = began.elapsed().as_secs_f64();

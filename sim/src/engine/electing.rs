@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     coordination::Write,
+    invariants::invariant_only_who_reigns_writes,
     settings::Mode,
     sql::{BackendId, Owner},
 };
@@ -24,6 +25,9 @@ const RETRY_US: u64 = 60_000;
 
 /// The number under which [`Event::Expire`] names a process's lock instead of a session.
 const LOCKS: usize = usize::MAX / 2;
+
+/// In [`Event::Expire`]: a session that its client has let go of.
+const ABANDONED: u64 = u64::MAX;
 
 impl Engine<'_> {
     pub(crate) fn is_embedded(&self) -> bool {
@@ -90,10 +94,11 @@ impl Engine<'_> {
         if let Some(lock) = self.nodes[node].errands.lock.take() {
             self.abandon(lock);
         }
-        if let Some(session) = self.nodes[node].errands.session.take()
-            && self.nodes[node].silent_since_us.is_none()
-            && self.coordination.end(session)
-        {
+        let Some(session) = self.nodes[node].errands.session.take() else { return };
+        if self.nodes[node].silent_since_us.is_some() {
+            // Nobody keeps it alive any more.
+            self.watch_session(session, ABANDONED);
+        } else if self.coordination.end(session) {
             self.elect();
         }
     }
@@ -243,7 +248,14 @@ impl Engine<'_> {
         let answer = match &request {
             Request::Read => Answered::Record(self.coordination.read(session)),
             Request::Write(write) => {
+                let before = (self.coordination.standing.epoch, self.coordination.standing.nonce);
                 let result = self.coordination.write(session, write);
+                if result.is_ok() {
+                    let (writer, claims) =
+                        (self.coordination.sessions[session].nonce, matches!(write, Write::Claim(_)));
+                    let after = self.coordination.standing.epoch;
+                    self.check(invariant_only_who_reigns_writes(before, after, writer, claims));
+                }
                 self.trace.mix(self.now_us, u64::from(result.is_ok()));
                 self.trace.say(self.now_us, || format!("coordination: {write} of process {node}: {result:?}"));
                 Answered::Written(result)
@@ -342,7 +354,7 @@ impl Engine<'_> {
             return;
         }
         let one = &self.coordination.sessions[session];
-        let dead = self.nodes[one.node].life != one.life;
+        let dead = self.nodes[one.node].life != one.life || since_us == ABANDONED;
         if !one.alive || !(dead || self.nodes[one.node].silent_since_us == Some(since_us)) {
             return;
         }

@@ -2,11 +2,7 @@
 
 use tine_trident::source::SourceIndex;
 
-use super::{
-    Engine,
-    event::Event,
-    node::Node,
-};
+use super::{Engine, event::Event, node::Node};
 use crate::{
     faults::{End, Kind},
     report::Took,
@@ -313,5 +309,4 @@ impl Engine<'_> {
             self.took_effect(index);
         }
     }
-
 }

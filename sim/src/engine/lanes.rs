@@ -1,9 +1,13 @@
 //! Runs SQL procedures on a session, statement by statement: each goes to the server, waits there perhaps, comes back
 //! perhaps; and a client that is gone does not stop what it has sent.
 
-use tine_core::failure::{Failure, FailureKind};
+use tine_core::{
+    failure::{Failure, FailureKind},
+    id::Generation,
+};
 use tine_state::{
-    CommitOutcome, Committer, Prepare, PrepareOutcome, Procedure, Raise, RaiseOutcome, Reply as SqlReply, Statement, Step,
+    CommitOutcome, Committer, Prepare, PrepareOutcome, Procedure, Raise, RaiseOutcome, Reply as SqlReply, Statement,
+    Step,
 };
 use tine_trident::{committer::CommitterReply, coordinator::event::Reply};
 
@@ -12,7 +16,10 @@ use super::{
     event::{Address, Event, Inbound, Job},
     node::Running,
 };
-use crate::sql::{Answer, BackendId, Owner};
+use crate::{
+    invariants::invariant_a_miss_at_an_abort_abdicates,
+    sql::{Answer, BackendId, Owner},
+};
 
 impl Engine<'_> {
     /// Queues a job for a session.
@@ -112,7 +119,9 @@ impl Engine<'_> {
     /// What a lost connection means for the statement under way.
     fn lost_connection(&self, node: usize, lane: usize) -> Failure {
         match self.nodes[node].lanes[lane].at_commit {
-            true => Failure::new(FailureKind::Unknown, "the connection was lost at COMMIT: it may or may not have happened"),
+            true => {
+                Failure::new(FailureKind::Unknown, "the connection was lost at COMMIT: it may or may not have happened")
+            }
             false => Failure::transient("the connection to the database was lost"),
         }
     }
@@ -228,7 +237,8 @@ impl Engine<'_> {
         if self.waiting.get(&backend) != Some(&from) || !self.sql.waits(backend) {
             return;
         }
-        let is_raise = self.sql.backends.get(&backend).and_then(|server| server.tx.as_ref()).is_some_and(|tx| tx.is_raise);
+        let is_raise =
+            self.sql.backends.get(&backend).and_then(|server| server.tx.as_ref()).is_some_and(|tx| tx.is_raise);
         if is_raise {
             for holder in self.sql.holders(backend) {
                 self.end_backend(holder);
@@ -325,7 +335,10 @@ impl Engine<'_> {
         (attempt, txid): (tine_core::id::Attempt, tine_core::id::TxId),
         outcome: CommitOutcome,
     ) {
-        self.trace.say(self.now_us, || format!("process {node} ends its commit of {txid}, attempt {attempt}: {outcome:?}"));
+        self.trace
+            .say(self.now_us, || format!("process {node} ends its commit of {txid}, attempt {attempt}: {outcome:?}"));
+        let found = self.checker.told(txid, attempt, &outcome, &self.sql);
+        self.check(found);
         self.next_job(node, lane);
         self.committer_reply(node, CommitterReply::Committed { attempt, txid, outcome });
     }
@@ -339,7 +352,16 @@ impl Engine<'_> {
             other => format!("process {node} has not raised the fence to {attempt}: {other:?}"),
         });
         self.next_job(node, lane);
+        let missed = matches!(outcome, RaiseOutcome::Missed(_)) && attempt.generation > Generation(1);
+        let before = self.nodes[node].claims;
+        if matches!(outcome, RaiseOutcome::Raised(_)) {
+            self.nodes[node].raised = attempt;
+        }
         self.coordinator_reply(node, Reply::Raised(attempt, outcome));
+        if missed {
+            self.check(invariant_a_miss_at_an_abort_abdicates(attempt, self.nodes[node].claims == before));
+        }
+        self.look_whether_drained();
     }
 
     fn prepare_ended(

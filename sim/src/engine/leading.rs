@@ -1,6 +1,9 @@
 //! Performs the coordinator's calls, as the tokio driver does: coordination, the database and the sources each in order.
 
-use tine_core::{failure::Failure, id::Nonce};
+use tine_core::{
+    failure::Failure,
+    id::{Nonce, TxId},
+};
 use tine_trident::{
     coordinator::event::{Call, Reply},
     plan::Positions,
@@ -12,7 +15,11 @@ use super::{
     event::{Errand, Inbound, Job},
     node::LEADER,
 };
-use crate::{coordination::Write, report::Phase};
+use crate::{
+    coordination::Write,
+    invariants::{invariant_attempts_are_never_reused, invariant_recorded_before_prepared},
+    report::Phase,
+};
 
 impl Engine<'_> {
     pub(crate) fn perform(&mut self, node: usize, call: Call) {
@@ -24,6 +31,7 @@ impl Engine<'_> {
             Call::Claim(claim) => {
                 self.trace.say(self.now_us, || format!("process {node} claims epoch {}", claim.epoch.0));
                 self.enter(Phase::Electing);
+                self.nodes[node].claims += 1;
                 self.errand(node, Errand::Write { write: Write::Claim(claim), plan: None });
             }
             Call::WritePlan { txid, attempt, plan } => {
@@ -34,6 +42,7 @@ impl Engine<'_> {
             Call::Raise(attempt) => {
                 self.trace.say(self.now_us, || format!("process {node} raises the fence to {attempt}"));
                 self.enter(Phase::Raising);
+                self.check(invariant_attempts_are_never_reused(attempt, self.nodes[node].raised));
                 self.attempts += 1;
                 if self.healed {
                     self.attempts_healed += 1;
@@ -46,6 +55,7 @@ impl Engine<'_> {
             }
             Call::Prepare { row, location } => {
                 self.enter(Phase::Preparing);
+                self.check_recorded(node, row.txid, &row.plan);
                 self.job(node, LEADER, Job::Prepare(row, location));
             }
             Call::Bounds { positions } => {
@@ -66,6 +76,16 @@ impl Engine<'_> {
             Call::Warn(message) => self.trace.say(self.now_us, || format!("process {node} warns: {message}")),
             Call::Entered(..) => {}
             Call::Finish(result) => self.finished(node, result),
+        }
+    }
+
+    /// A leader that reigns has the plan in coordination before it prepares it.
+    fn check_recorded(&mut self, node: usize, txid: TxId, plan: &[u8]) {
+        let Some(session) = self.nodes[node].errands.session else { return };
+        let (nonce, standing) = (self.nodes[node].errands.nonce, &self.coordination.standing);
+        if self.coordination.sessions[session].alive && standing.nonce == nonce {
+            let found = invariant_recorded_before_prepared(txid, standing.plan(txid) == Some(plan));
+            self.check(found);
         }
     }
 

@@ -127,7 +127,7 @@ impl<'a> Engine<'a> {
             settings,
             plan,
             agenda: Agenda::new(),
-            sql: Sql::new(&built.group),
+            sql: Sql::new(&built.group, settings.mode != Mode::Embedded),
             coordination: Coordination::new(plan.restores()),
             built: Arc::new(built),
             sources,
@@ -226,9 +226,14 @@ impl<'a> Engine<'a> {
     }
 
     /// Whether everything that the sources hold is committed and announced.
-    fn look_whether_drained(&mut self) {
+    pub(crate) fn look_whether_drained(&mut self) {
         if self.healed && !self.drained && self.grown >= self.settings.steps {
-            self.drained = self.checker.covers(&self.sources) && self.progress >= self.sql.complete().0;
+            let complete = self.sql.complete();
+            let knows = |node: &Node| {
+                let coordinator = node.leader.spout();
+                node.up && coordinator.leading().is_some() && coordinator.last_complete() == complete
+            };
+            self.drained = self.checker.covers(&self.sources) && self.nodes.iter().any(knows);
             if self.drained {
                 // What is still on its way may come, and what the ackers keep of late reports goes with their clock.
                 self.deadline_us = self.deadline_us.max(self.now_us + 10_000_000);

@@ -13,7 +13,10 @@ use tine_core::{
 use tine_state::{Committer, Prepare, Raise, ShardRef};
 use tine_trident::{
     committer::CommitBolt,
-    coordinator::{Coordinator, event::{CommitMode, Setup}},
+    coordinator::{
+        Coordinator,
+        event::{CommitMode, Setup},
+    },
     emitter::{Emitter, Owners, ReadCall},
     message::{Batches, Note},
     pipeline::{Built, Pipeline},
@@ -64,6 +67,10 @@ pub(crate) struct Node {
     pub(crate) lanes: [Lane; 3],
     pub(crate) errands: Errands,
     pub(crate) bounds: Vec<Option<Box<dyn Bounds>>>,
+    /// How often its coordinator has claimed an epoch.
+    pub(crate) claims: u64,
+    /// The attempt that it last raised the fence to.
+    pub(crate) raised: Attempt,
 }
 
 /// The emitter's thread.
@@ -149,6 +156,8 @@ impl Node {
             lanes: Default::default(),
             errands: Errands::default(),
             bounds: built.sources.iter().map(|_| None).collect(),
+            claims: 0,
+            raised: Attempt::NONE,
         }
     }
 }
@@ -197,5 +206,5 @@ fn setup(settings: &Settings, committers: usize, built: &Built) -> Setup {
     }
 }
 
-/// Which process started a tree: lookups only, never iterated.
-pub(crate) type Homes = HashMap<tine_core::tuple::Root, usize>;
+/// Which process started a tree, in which attempt: lookups only, never iterated.
+pub(crate) type Homes = HashMap<tine_core::tuple::Root, (usize, Attempt)>;

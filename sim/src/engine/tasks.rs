@@ -2,6 +2,7 @@
 
 use tine_core::{
     acker::{AckerEvent, Ended, TreeEnd},
+    id::Attempt,
     task::Effect,
     tuple::{Root, Tuple},
 };
@@ -17,7 +18,10 @@ use super::{
     event::{Event, Inbound, Packet},
     node::TASKS_PER_NODE,
 };
-use crate::report::Phase;
+use crate::{
+    invariants::{invariant_attempts_only_rise, invariant_stale_is_ignored},
+    report::Phase,
+};
 
 impl Engine<'_> {
     /// Something arrives at a process. What was meant for an earlier life is lost, but packets may have waited in a
@@ -41,15 +45,18 @@ impl Engine<'_> {
     }
 
     fn handle(&mut self, node: usize, what: Inbound) {
+        let now_ms = self.now_ms();
         match what {
             Inbound::Packet(Packet::ToEmitter(tuple)) => {
-                let now_ms = self.now_ms();
-        let effects = self.nodes[node].emitter.tuple(now_ms, tuple);
+                let before = self.nodes[node].emitter.bolt().attempt();
+                let effects = self.nodes[node].emitter.tuple(now_ms, tuple);
+                self.check(invariant_attempts_only_rise(before, self.nodes[node].emitter.bolt().attempt()));
                 self.emitter_effects(node, effects);
             }
             Inbound::Packet(Packet::ToCommitter(tuple)) => {
-                let now_ms = self.now_ms();
-        let effects = self.nodes[node].committer.tuple(now_ms, tuple);
+                let before = self.nodes[node].committer.bolt().attempt();
+                let effects = self.nodes[node].committer.tuple(now_ms, tuple);
+                self.check(invariant_attempts_only_rise(before, self.nodes[node].committer.bolt().attempt()));
                 self.committer_effects(node, effects);
             }
             Inbound::Packet(Packet::Report(report)) => self.report(node, report),
@@ -86,7 +93,12 @@ impl Engine<'_> {
 
     fn ended(&mut self, node: usize, root: Root, end: TreeEnd<Note>) {
         let now_ms = self.now_ms();
+        let before = self.nodes[node].leader.spout().leading();
+        let of = self.homes.get(&root).map(|(_, attempt)| *attempt);
         let effects = self.nodes[node].leader.ended(now_ms, root, end);
+        if of != before {
+            self.check(invariant_stale_is_ignored(of, before, self.nodes[node].leader.spout().leading()));
+        }
         self.coordinator_effects(node, effects);
     }
 
@@ -112,8 +124,13 @@ impl Engine<'_> {
         for effect in effects {
             match effect {
                 Effect::Send { to, tuple } => {
+                    let attempt = match &tuple.message {
+                        Message::Emit { attempt, .. } => *attempt,
+                        Message::Commit(command) => command.attempt,
+                        _ => Attempt::NONE,
+                    };
                     for anchor in &tuple.anchors {
-                        self.homes.insert(anchor.root, node);
+                        self.homes.insert(anchor.root, (node, attempt));
                     }
                     self.say_sent(node, &tuple);
                     self.route(node, to.0, tuple);
@@ -160,8 +177,8 @@ impl Engine<'_> {
             AckerEvent::Tick => return,
         };
         match self.homes.get(&root).copied() {
-            Some(home) if home == from => self.report(from, report),
-            Some(home) => self.send(from, home, Packet::Report(report)),
+            Some((home, _)) if home == from => self.report(from, report),
+            Some((home, _)) => self.send(from, home, Packet::Report(report)),
             None => {}
         }
     }

@@ -85,11 +85,7 @@ fn read_all(
     Ok(all)
 }
 
-fn read_one(
-    built: &tine_trident::pipeline::Built,
-    sides: &mut [Side],
-    range: &PartitionRange,
-) -> Result<(), Failure> {
+fn read_one(built: &tine_trident::pipeline::Built, sides: &mut [Side], range: &PartitionRange) -> Result<(), Failure> {
     let index = usize::from(range.source.0);
     let side = &mut sides[index];
     let reader = match &mut side.reader {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use tine_core::{id::Attempt, id::TxId};
+use tine_core::{
+    id::{Attempt, TxId},
+    mutant::{self, Mutant},
+};
 use tine_state::{LedgerRow, TransactionRow};
 
 use super::{BackendId, Sql, table::Change};
@@ -16,17 +19,19 @@ pub(crate) struct Committed {
     pub(crate) changes: Vec<Change>,
     /// The fences before a raise: the group's, then the rows'.
     pub(crate) fences: Option<(Attempt, Vec<Attempt>)>,
-    /// A prepared plan: its txid, what it replaced, what it deleted above it.
-    pub(crate) plan: Option<(TxId, Option<Arc<TransactionRow>>, Vec<Arc<TransactionRow>>)>,
+    pub(crate) plan: Option<Prepared>,
     lsn_before: u64,
 }
+
+/// A prepared plan: its txid, what it replaced, what it deleted above it.
+pub(crate) type Prepared = (TxId, Option<Arc<TransactionRow>>, Vec<Arc<TransactionRow>>);
 
 impl Sql {
     /// Commits what the backend's transaction holds.
     pub(super) fn commit(&mut self, id: BackendId) {
         let Some(tx) = self.backends.get_mut(&id).and_then(|backend| backend.tx.take()) else { return };
         let lsn_before = self.location.lsn;
-        self.location.lsn += 10;
+        self.location.lsn += if self.locates { 10 } else { 0 };
         let mut moved = Vec::new();
         if let Some((indexes, (attempt, txid, chain, manifest))) = tx.moved {
             for index in indexes {
@@ -51,9 +56,12 @@ impl Sql {
         before
     }
 
-    fn set_plan(&mut self, row: Arc<TransactionRow>) -> (TxId, Option<Arc<TransactionRow>>, Vec<Arc<TransactionRow>>) {
+    fn set_plan(&mut self, row: Arc<TransactionRow>) -> Prepared {
         let txid = row.txid;
         let above = self.plans.split_off(&txid.next());
+        if mutant::on(Mutant::PlanTrimmedEarly) {
+            self.plans.clear();
+        }
         let replaced = self.plans.insert(txid, row);
         (txid, replaced, above.into_values().collect())
     }
@@ -67,7 +75,7 @@ impl Sql {
         }
         let kept = self.history.len().saturating_sub(count);
         let lost = self.history.split_off(kept);
-        self.location.timeline += 1;
+        self.location.timeline += u32::from(self.locates);
         for committed in lost.iter().rev() {
             self.undo(committed);
         }

@@ -20,11 +20,11 @@ use tine_state::{
     Advance, GroupRow, GroupSpec, LedgerRow, Location, Reply, ShardRef, Snapshot, Statement, TransactionRow,
 };
 
+use self::table::SimTable;
 pub(crate) use self::{
     backend::{Backend, BackendId, Owner, Tx},
     commit::Committed,
 };
-use self::table::SimTable;
 
 /// What became of a statement.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(crate) struct Sql {
     pub(crate) plans: BTreeMap<TxId, Arc<TransactionRow>>,
     pub(crate) tables: Vec<SimTable>,
     pub(crate) location: Location,
+    /// Whether it knows where it is; SQLite does not.
+    locates: bool,
     /// What was committed, oldest first, with what it takes to undo it.
     pub(crate) history: Vec<Committed>,
     pub(crate) backends: BTreeMap<BackendId, Backend>,
@@ -55,7 +57,7 @@ pub(crate) struct Sql {
 
 impl Sql {
     /// The database after the group's tables were created.
-    pub(crate) fn new(spec: &GroupSpec) -> Sql {
+    pub(crate) fn new(spec: &GroupSpec, locates: bool) -> Sql {
         let shards = spec.shard_refs();
         let row = |at: &ShardRef| LedgerRow {
             at: *at,
@@ -68,15 +70,11 @@ impl Sql {
         Sql {
             rows: shards.iter().map(row).collect(),
             row_locks: vec![None; shards.len()],
-            group: GroupRow {
-                lineage: spec.lineage,
-                fingerprint: spec.fingerprint,
-                fence: Attempt::NONE,
-                shards,
-            },
+            group: GroupRow { lineage: spec.lineage, fingerprint: spec.fingerprint, fence: Attempt::NONE, shards },
             plans: BTreeMap::new(),
             tables: spec.states.iter().map(|state| SimTable::new(state.table.clone())).collect(),
-            location: Location { system: 1, timeline: 1, lsn: 100 },
+            location: if locates { Location { system: 1, timeline: 1, lsn: 100 } } else { Location::default() },
+            locates,
             history: Vec::new(),
             backends: BTreeMap::new(),
             next_backend: 1,
@@ -218,8 +216,7 @@ impl Sql {
             }
             return Ok(None);
         }
-        let moved: Vec<usize> =
-            candidates.into_iter().filter(|index| advance.admits(&self.rows[*index])).collect();
+        let moved: Vec<usize> = candidates.into_iter().filter(|index| advance.admits(&self.rows[*index])).collect();
         let mut changes = Vec::new();
         if moved.len() == advance.shards.len() {
             for (state, rows) in &advance.tables {
