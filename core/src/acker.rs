@@ -42,6 +42,11 @@ pub enum AckerEvent<N> {
         /// Why.
         failure: Failure,
     },
+    /// Work on a tuple goes on: the tree does not time out meanwhile. Storm's `resetTimeout`.
+    Alive {
+        /// The tree.
+        root: Root,
+    },
     /// A quarter of the message timeout has passed.
     Tick,
 }
@@ -112,6 +117,12 @@ impl<N> Acker<N> {
             AckerEvent::Fail { root, failure } => {
                 self.tree(root).failure.get_or_insert(failure);
                 self.settle(root)
+            }
+            AckerEvent::Alive { root } => {
+                if let Some(tree) = self.trees.get_mut(&root) {
+                    tree.since = self.now;
+                }
+                Vec::new()
             }
             AckerEvent::Tick => self.tick(),
         }
@@ -244,7 +255,7 @@ mod tests {
         let mut acker = Acker::default();
         acker.step(start(1));
         for edge in 2..20 {
-            acker.step(ack(1 << edge));
+            acker.step(if edge % 2 == 0 { ack(1 << edge) } else { AckerEvent::Alive { root: ROOT } });
             (0..4).for_each(|_| assert!(acker.step(AckerEvent::Tick).is_empty()));
         }
         assert_eq!(acker.step(AckerEvent::Tick).len(), 1);

@@ -86,6 +86,7 @@ enum Wish<F: Flow, C> {
     Emit { stream: StreamIndex, target: Option<usize>, anchor: Token, message: F::Message },
     Ack { token: Token, note: Option<F::Note> },
     Fail { token: Token, failure: Failure },
+    Alive { token: Token },
     Drop { token: Token },
     Call(C),
 }
@@ -128,6 +129,11 @@ impl<F: Flow, C> Output<F, C> {
     /// The tuple failed, and so did its trees.
     pub fn fail(&mut self, token: Token, failure: Failure) {
         self.steps.push(Wish::Fail { token, failure });
+    }
+
+    /// Work on the tuple goes on: its trees do not time out meanwhile.
+    pub fn keep_alive(&mut self, token: Token) {
+        self.steps.push(Wish::Alive { token });
     }
 
     /// The tuple is of no interest to anybody any more: a stale message, neither acked nor failed.
@@ -268,6 +274,11 @@ impl<F: Flow, B: Bolt<F>> BoltTask<F, B> {
                 Wish::Fail { token, failure } => {
                     for Anchor { root, .. } in self.take(token) {
                         effects.push(Effect::Acker(AckerEvent::Fail { root, failure: failure.clone() }));
+                    }
+                }
+                Wish::Alive { token } => {
+                    for Anchor { root, .. } in self.held.get(&token).into_iter().flatten() {
+                        effects.push(Effect::Acker(AckerEvent::Alive { root: *root }));
                     }
                 }
                 Wish::Drop { token } => {

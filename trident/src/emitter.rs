@@ -43,8 +43,8 @@ pub struct ReadCall {
 /// What an emitter hears of its calls.
 #[derive(Debug)]
 pub enum EmitterReply {
-    /// The read of this attempt and transaction goes on; said every few seconds.
-    Reading(Attempt, TxId),
+    /// Reads of this attempt go on, one after the other; said every few seconds.
+    Reading(Attempt),
     /// The read has ended.
     Read(ReadReply),
 }
@@ -190,12 +190,10 @@ impl Bolt<Batches> for Emitter {
     fn reply(&mut self, reply: EmitterReply, out: &mut Output<Batches, ReadCall>) {
         let mut reply = match reply {
             EmitterReply::Read(reply) => reply,
-            EmitterReply::Reading(attempt, txid) => {
-                if let Some(token) = self.reading.get(&txid).filter(|_| attempt == self.current) {
-                    out.keep_alive(*token);
-                }
-                return;
+            EmitterReply::Reading(attempt) if attempt == self.current => {
+                return self.reading.values().for_each(|token| out.keep_alive(*token));
             }
+            EmitterReply::Reading(_) => return,
         };
         if reply.attempt != self.current {
             return;

@@ -25,7 +25,7 @@ pub(super) struct Cut {
 }
 
 /// Before anything was measured: a taste, small enough to cost the database next to nothing.
-const FIRST_UNITS: u64 = 4 << 10;
+const FIRST_UNITS: u64 = 256;
 
 /// A small batch says little about the speed of a large one.
 const GROWTH: u64 = 16;
@@ -50,9 +50,7 @@ impl Cut {
     pub(super) fn units(&self) -> u64 {
         match self.largest {
             0 => FIRST_UNITS,
-            largest => {
-                ((self.rate * self.target_ms) as u64).clamp(1024, largest.saturating_mul(GROWTH).max(FIRST_UNITS))
-            }
+            largest => ((self.rate * self.target_ms) as u64).clamp(1, largest.saturating_mul(GROWTH).max(FIRST_UNITS)),
         }
     }
 

@@ -82,6 +82,8 @@ pub enum Call {
     },
     /// Ask all sources for their bounds.
     Bounds {
+        /// The attempt that asks, for the reply.
+        attempt: Attempt,
         /// How far they have been planned.
         positions: Arc<Positions>,
     },
@@ -181,8 +183,8 @@ pub enum Reply {
     },
     /// The sources' bounds, by source.
     Bounds {
-        /// Under which reign.
-        nonce: Nonce,
+        /// Whom it was asked for: an older attempt's answer may be of other positions.
+        attempt: Attempt,
         /// The partitions of each source.
         result: Result<Vec<Vec<PartitionBounds>>, Failure>,
         /// The wall clock, for the batch's time.

@@ -17,6 +17,7 @@ mod reconcile;
 use std::{collections::BTreeMap, sync::Arc};
 
 use tine_core::{
+    codec,
     coordination::Claim,
     failure::{Failure, FailureKind},
     hash::Hash128,
@@ -72,9 +73,12 @@ pub struct Coordinator {
     failures_in_a_row: u32,
     poison_in_a_row: u32,
     fenced_before: bool,
-    /// When this reign began to lead, and how many short reigns in a row were ended by a foreign fence.
+    /// When this reign began to lead, when a foreign fence last ended one, and how many short ones it ended in a row.
     led_since_ms: u64,
+    fenced_at_ms: u64,
     short_reigns: u32,
+    /// A reign that was lost before this coordinator heard that it had been elected.
+    lost: Nonce,
 }
 
 /// What the coordinator is doing.
@@ -145,7 +149,9 @@ impl Coordinator {
             poison_in_a_row: 0,
             fenced_before: false,
             led_since_ms: 0,
+            fenced_at_ms: 0,
             short_reigns: 0,
+            lost: Nonce(0),
         }
     }
 
@@ -174,6 +180,9 @@ impl Coordinator {
         let Elected { nonce, record, lineage, fence } = elected;
         if self.stopping {
             return self.finish(Ok(()), out);
+        }
+        if nonce == self.lost {
+            return out.call(Call::Campaign);
         }
         if record.lineage.is_some_and(|other| other != lineage) {
             return self.finish(Err(other_lineage(record.lineage.unwrap_or(0), lineage)), out);
@@ -236,7 +245,9 @@ impl Coordinator {
             return false;
         }
         let short = now_ms.saturating_sub(self.led_since_ms) < SHORT_REIGN_MS;
-        self.short_reigns = if short { self.short_reigns + 1 } else { 1 };
+        let in_a_row = now_ms.saturating_sub(self.fenced_at_ms) < 10 * SHORT_REIGN_MS;
+        self.short_reigns = if short && in_a_row { self.short_reigns + 1 } else { 1 };
+        self.fenced_at_ms = now_ms;
         self.short_reigns >= SHORT_REIGNS_MAX
     }
 
@@ -283,6 +294,7 @@ impl Coordinator {
     fn raise_after(&mut self, wait_ms: u64, takeover: bool, out: &mut Out) {
         let at_ms = out.now_ms() + wait_ms;
         self.role = Role::Raising { at_ms, sent: wait_ms == 0, takeover };
+        self.asking = false;
         match wait_ms {
             0 => out.call(Call::Raise(self.attempt)),
             after_ms => out.call(Call::Wake { after_ms }),
@@ -343,6 +355,10 @@ impl Coordinator {
                 (txid, open)
             })
             .collect();
+        if standing.complete < self.complete.0 {
+            // The database lost its tail: where the run ends is worked out anew.
+            self.goal = None;
+        }
         self.complete = (standing.complete, standing.chain);
         self.positions = standing.positions;
         let beyond = recorded.last().map_or(standing.complete, |last| *last).next();
@@ -352,8 +368,10 @@ impl Coordinator {
             out.call(Call::Complete(standing.complete));
         }
         self.writing = None;
+        if matches!(self.role, Role::Raising { takeover: true, .. }) {
+            self.led_since_ms = now_ms;
+        }
         self.role = Role::Leading;
-        self.led_since_ms = now_ms;
         self.ask_at_ms = now_ms;
     }
 
@@ -458,7 +476,7 @@ impl Coordinator {
         }
         self.asking = true;
         let (positions, ..) = self.tail();
-        out.call(Call::Bounds { positions: Arc::new(positions) });
+        out.call(Call::Bounds { attempt: self.attempt, positions: Arc::new(positions) });
     }
 
     // ----- planning -----
@@ -486,6 +504,11 @@ impl Coordinator {
             return;
         }
         let planned = Planned::new(plan);
+        if planned.encoded.len() > codec::LIMIT {
+            let (size, partitions) = (planned.encoded.len(), planned.plan.ranges.len());
+            let what = format!("a plan of {partitions} partitions takes {size} bytes, more than {}", codec::LIMIT);
+            return self.finish(Err(Failure::fatal(format!("{what}: read fewer partitions in one topology"))), out);
+        }
         self.known.insert(txid, planned.clone());
         let open = Open {
             planned,
@@ -635,7 +658,7 @@ impl Spout<Batches> for Coordinator {
             Reply::Prepared { attempt, txid, outcome } if Some(attempt) == self.leading() => {
                 self.on_prepared(txid, outcome, out);
             }
-            Reply::Bounds { nonce, result, time_ms, seed } if self.is_mine(nonce) => match result {
+            Reply::Bounds { attempt, result, time_ms, seed } if Some(attempt) == self.leading() => match result {
                 Ok(bounds) => self.on_bounds(&bounds, time_ms, seed, out),
                 Err(failure) if failure.kind == FailureKind::Fatal => self.finish(Err(failure), out),
                 Err(failure) => {
@@ -647,6 +670,8 @@ impl Spout<Batches> for Coordinator {
                 }
             },
             Reply::Lost(nonce, failure) if self.is_mine(nonce) => self.abdicate(failure, out),
+            // The election that it belongs to may not have been heard of yet.
+            Reply::Lost(nonce, _) => self.lost = nonce,
             Reply::Woke => self.on_woke(out),
             Reply::Stop => self.on_stop(out),
             _ => {}

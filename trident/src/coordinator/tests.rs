@@ -134,10 +134,10 @@ impl World {
             closed_at: None,
         };
         let call = self.call();
-        let Call::Bounds { positions } = call else { panic!("expected a look at the sources, got {call:?}") };
+        let Call::Bounds { attempt, positions } = call else { panic!("expected a look at the sources, got {call:?}") };
         let spout = self.task.spout();
         assert_eq!(positions.is_empty(), spout.complete.0 == TxId::NONE && spout.open.is_empty(), "{positions:?}");
-        self.tell(Reply::Bounds { nonce: NONCE, result: Ok(vec![vec![bounds]]), time_ms: 0, seed: 0 });
+        self.tell(Reply::Bounds { attempt, result: Ok(vec![vec![bounds]]), time_ms: 0, seed: 0 });
     }
 
     fn process(&mut self, sum: u128) -> Message {

@@ -1,6 +1,9 @@
 //! Performs a committer's calls: folds on the blocking pool, commits on a connection of its own, one after the other.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use tine_core::{
@@ -11,7 +14,7 @@ use tine_core::{
 use tine_state::{CommitOrder, CommitOutcome, Committer, Reply, Session, Statement};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::watch::Watch;
+use super::{reading::bug, watch::Watch};
 use crate::{
     committer::{CommitterCall, CommitterReply, Parts, fold},
     coordinator::event::Phase,
@@ -40,7 +43,8 @@ impl Committing {
     fn fold(&self, attempt: Attempt, txid: TxId, parts: Parts, inbox: Inbox) {
         let built = self.built.clone();
         tokio::task::spawn_blocking(move || {
-            let result = fold(&built.folds, parts);
+            let folded = catch_unwind(AssertUnwindSafe(|| fold(&built.folds, parts)));
+            let result = folded.unwrap_or_else(|panic| Err(bug("a fold", &*panic)));
             // A closed inbox means that the run is over.
             let _ = inbox.blocking_send(Inbound::Reply(CommitterReply::Folded { attempt, txid, result }));
         });
@@ -76,9 +80,10 @@ async fn commit_all(built: Arc<Built>, watch: Watch, mut waiting: mpsc::Receiver
             },
         };
         let (attempt, txid) = (order.attempt, order.txid);
+        let alive = || drop(inbox.try_send(Inbound::Reply(CommitterReply::Committing(attempt, txid))));
         let outcome = tokio::select! {
             biased;
-            outcome = commit(&built, &watch, &mut session, order) => outcome,
+            outcome = commit(&built, &watch, &alive, &mut session, order) => outcome,
             // The fence has been raised over the commit under way: it can do nothing any more, whatever it waits for.
             Some(newer) = newer_than(attempt, &mut waiting) => {
                 next = Some(newer);
@@ -109,6 +114,7 @@ async fn newer_than(
 async fn commit(
     built: &Built,
     watch: &Watch,
+    alive: &(dyn Fn() + Sync),
     session: &mut Option<Box<dyn Session>>,
     order: CommitOrder,
 ) -> CommitOutcome {
@@ -119,14 +125,16 @@ async fn commit(
             Err(failure) => return CommitOutcome::Failed(failure),
         },
     };
-    let mut watched = WatchedSession { session: open.as_mut(), watch, txid: order.txid };
+    let mut watched = WatchedSession { session: open.as_mut(), watch, alive, txid: order.txid };
     tine_state::run(Committer::new(order), &mut watched).await
 }
 
-/// A session that says when a COMMIT goes out and when it is acknowledged.
+/// A session that says when a COMMIT goes out, when it is acknowledged, and that work goes on.
 struct WatchedSession<'a> {
     session: &'a mut dyn Session,
     watch: &'a Watch,
+    /// Says that the commit goes on.
+    alive: &'a (dyn Fn() + Sync),
     txid: TxId,
 }
 
@@ -138,6 +146,7 @@ impl Session for WatchedSession<'_> {
             self.watch.entered(self.txid, Phase::CommitSent);
         }
         let answer = self.session.execute(statement).await;
+        (self.alive)();
         if commits && answer.is_ok() {
             self.watch.entered(self.txid, Phase::Acknowledged);
         }

@@ -2,6 +2,7 @@
 //! order by a worker of its own.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -20,7 +21,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use super::{Options, Summary, watch::Watch};
+use super::{Options, Summary, reading::bug, watch::Watch};
 use crate::{
     coordinator::event::{Call, Elected, Reply},
     message::Batches,
@@ -41,8 +42,7 @@ const TRY_LOCK_EVERY: Duration = Duration::from_millis(250);
 pub(super) struct Leading {
     coordination: mpsc::Sender<Call>,
     database: mpsc::Sender<Call>,
-    sources: mpsc::Sender<(Nonce, Arc<Positions>)>,
-    nonce: Arc<Mutex<Nonce>>,
+    sources: mpsc::Sender<(Attempt, Arc<Positions>)>,
     finished: mpsc::Sender<Result<(), Failure>>,
     summary: Arc<Mutex<Summary>>,
     watch: Watch,
@@ -57,14 +57,13 @@ impl Leading {
         inbox: Inbox,
         tasks: &mut JoinSet<()>,
     ) -> Leading {
-        let nonce = Arc::new(Mutex::new(Nonce(0)));
         let (coordination, calls) = mpsc::channel(WAITING);
         let worker = Coordinating {
             built: built.clone(),
             service: options.coordination.clone(),
             inbox: inbox.clone(),
             leadership: Leadership::None,
-            nonce: nonce.clone(),
+            nonce: Nonce(0),
             session: None,
         };
         tasks.spawn(worker.serve(calls));
@@ -77,11 +76,7 @@ impl Leading {
         if let Err(error) = thread.spawn(move || serve_sources(&built, horizon, start_timeout, asked, &inbox)) {
             tracing::error!("cannot start the thread that asks the sources: {error}");
         }
-        Leading { coordination, database, sources, nonce, finished, summary, watch: options.watch() }
-    }
-
-    fn current_nonce(&self) -> Nonce {
-        *self.nonce.lock().unwrap_or_else(PoisonError::into_inner)
+        Leading { coordination, database, sources, finished, summary, watch: options.watch() }
     }
 
     /// Ends the run; the first word counts, and the channel has room for it.
@@ -94,7 +89,7 @@ impl Perform<Batches, Call, Reply> for Leading {
     fn perform(&mut self, call: Call, inbox: &Inbox) {
         let sent = match call {
             Call::Raise(_) | Call::Prepare { .. } => self.database.try_send(call).is_ok(),
-            Call::Bounds { positions } => self.sources.try_send((self.current_nonce(), positions)).is_ok(),
+            Call::Bounds { attempt, positions } => self.sources.try_send((attempt, positions)).is_ok(),
             Call::Wake { after_ms } => {
                 let inbox = inbox.clone();
                 tokio::spawn(async move {
@@ -134,7 +129,7 @@ struct Coordinating {
     service: Option<Arc<dyn Coordination>>,
     inbox: Inbox,
     leadership: Leadership,
-    nonce: Arc<Mutex<Nonce>>,
+    nonce: Nonce,
     session: Option<Box<dyn Session>>,
 }
 
@@ -167,7 +162,7 @@ impl Coordinating {
     }
 
     async fn serve_one(&mut self, call: Call) -> Option<Reply> {
-        let nonce = *self.nonce.lock().unwrap_or_else(PoisonError::into_inner);
+        let nonce = self.nonce;
         let group = self.built.group.group.clone();
         if let Call::Campaign = call {
             return Some(self.campaign().await);
@@ -206,10 +201,6 @@ impl Coordinating {
         }
     }
 
-    fn begin_reign(&self, nonce: Nonce) {
-        *self.nonce.lock().unwrap_or_else(PoisonError::into_inner) = nonce;
-    }
-
     async fn try_campaign(&mut self, nonce: Nonce) -> Result<Elected, Failure> {
         let topology = self.built.group.topology.clone();
         let record = match self.service.clone() {
@@ -230,7 +221,7 @@ impl Coordinating {
             }
         };
         let group = self.read_group().await?;
-        self.begin_reign(nonce);
+        self.nonce = nonce;
         Ok(Elected { nonce, record, lineage: group.lineage, fence: group.fence })
     }
 
@@ -302,30 +293,32 @@ async fn run_on<P: Procedure + Send>(
     Ok(tine_state::run(procedure, open.as_mut()).await)
 }
 
-/// Serves the leader's look at the sources, on a thread of its own. Sources that were never reached are given up after the
-/// start timeout, counted from the first look; later they may be away for any time.
+/// Serves the leader's look at the sources, on a thread of its own. Sources of a topology without a plan are given up after
+/// the start timeout; once there is one, they may be away for any time.
 fn serve_sources(
     built: &Built,
     horizon: Horizon,
     start_timeout: Duration,
-    mut asked: mpsc::Receiver<(Nonce, Arc<Positions>)>,
+    mut asked: mpsc::Receiver<(Attempt, Arc<Positions>)>,
     inbox: &Inbox,
 ) {
     let mut sides: Vec<Option<Box<dyn Bounds>>> = built.sources.iter().map(|_| None).collect();
-    let (mut began, mut reached) = (None, false);
-    while let Some((nonce, positions)) = asked.blocking_recv() {
-        let began = *began.get_or_insert_with(Instant::now);
-        let mut result = poll_all(built, &mut sides, horizon, &positions);
-        reached |= result.is_ok();
+    let (mut began, mut reign) = (Instant::now(), Nonce(0));
+    while let Some((attempt, positions)) = asked.blocking_recv() {
+        if std::mem::replace(&mut reign, attempt.nonce) != attempt.nonce {
+            began = Instant::now();
+        }
+        let polled = catch_unwind(AssertUnwindSafe(|| poll_all(built, &mut sides, horizon, &positions)));
+        let mut result = polled.unwrap_or_else(|panic| Err(bug("a source's bounds", &*panic)));
         if let Err(failure) = &mut result
-            && !reached
+            && positions.is_empty()
             && began.elapsed() >= start_timeout
         {
             failure.kind = FailureKind::Fatal;
         }
         let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let (time_ms, seed) = (u64::try_from(time_ms).unwrap_or(u64::MAX), rand::rng().random());
-        if inbox.blocking_send(Inbound::Reply(Reply::Bounds { nonce, result, time_ms, seed })).is_err() {
+        if inbox.blocking_send(Inbound::Reply(Reply::Bounds { attempt, result, time_ms, seed })).is_err() {
             return;
         }
     }

@@ -1,6 +1,7 @@
 //! Performs an emitter's reads: a thread with the sources' readers and the fused operators.
 
 use std::{
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -8,6 +9,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use tine_core::{
@@ -18,13 +20,17 @@ use tine_core::{
 use tokio::sync::mpsc;
 
 use crate::{
-    emitter::{ReadCall, ReadReply},
+    emitter::{EmitterReply, ReadCall, ReadReply},
     message::Batches,
     pipeline::{BatchRows, Built, Pipeline},
     source::{PartitionRange, Reader, Record, Sink, SourceIndex},
+    stage::panic_text,
 };
 
-type Inbox = mpsc::Sender<Inbound<Batches, ReadReply>>;
+type Inbox = mpsc::Sender<Inbound<Batches, EmitterReply>>;
+
+/// How often a read says that it goes on: far below any message timeout.
+const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(5);
 
 /// Reads that may wait for the thread: more than transactions are ever in flight, those of aborted attempts included.
 const WAITING: usize = 256;
@@ -57,7 +63,7 @@ impl Drop for Reading {
     }
 }
 
-impl Perform<Batches, ReadCall, ReadReply> for Reading {
+impl Perform<Batches, ReadCall, EmitterReply> for Reading {
     fn perform(&mut self, call: ReadCall, inbox: &Inbox) {
         if call.attempt != self.attempt {
             self.attempt = call.attempt;
@@ -68,7 +74,8 @@ impl Perform<Batches, ReadCall, ReadReply> for Reading {
         if self.jobs.try_send((count, call, inbox.clone())).is_err() {
             let result = Err(Failure::transient("the emitter's thread is gone or does not keep up"));
             let inbox = inbox.clone();
-            tokio::spawn(async move { inbox.send(Inbound::Reply(ReadReply { attempt, txid, result })).await });
+            let reply = EmitterReply::Read(ReadReply { attempt, txid, result });
+            tokio::spawn(async move { inbox.send(Inbound::Reply(reply)).await });
         }
     }
 }
@@ -78,14 +85,42 @@ fn work(built: &Built, waiting: &Receiver<(u64, ReadCall, Inbox)>, newest: &Atom
         built.sources.iter().map(|source| Side { reader: None, pipeline: (source.pipeline)() }).collect();
     while let Ok((count, call, inbox)) = waiting.recv() {
         let cancelled = || newest.load(Ordering::Acquire) != count;
-        let read = catch_unwind(AssertUnwindSafe(|| read_all(built, &mut sides, &call.ranges, &cancelled)));
+        let said = Cell::new(Instant::now());
+        let alive = || {
+            if said.get().elapsed() >= SIGN_OF_LIFE_EVERY {
+                said.set(Instant::now());
+                // A full inbox has more urgent news.
+                let _ = inbox.try_send(Inbound::Reply(EmitterReply::Reading(call.attempt)));
+            }
+        };
+        let talk = Talk { cancelled: &cancelled, alive: &alive };
+        let read = catch_unwind(AssertUnwindSafe(|| read_all(built, &mut sides, &call.ranges, talk)));
         let result = read.unwrap_or_else(|panic| {
             sides = built.sources.iter().map(|source| Side { reader: None, pipeline: (source.pipeline)() }).collect();
-            Err(Failure::fatal(format!("a reader panicked, which is a bug: {}", panic_message(&*panic))))
+            Err(bug("a reader", &*panic))
         });
-        let reply = ReadReply { attempt: call.attempt, txid: call.txid, result };
+        let reply = EmitterReply::Read(ReadReply { attempt: call.attempt, txid: call.txid, result });
         if inbox.blocking_send(Inbound::Reply(reply)).is_err() {
             return;
+        }
+    }
+}
+
+/// What a read in progress says and hears between its chunks.
+#[derive(Clone, Copy)]
+struct Talk<'a> {
+    /// Whether a newer attempt has begun.
+    cancelled: &'a dyn Fn() -> bool,
+    /// Says now and then that work goes on: a slow function of the user's is no dead task.
+    alive: &'a dyn Fn(),
+}
+
+impl Talk<'_> {
+    fn go_on(&self) -> Result<(), Failure> {
+        (self.alive)();
+        match (self.cancelled)() {
+            true => Err(Failure::new(FailureKind::Superseded, "a newer attempt has begun")),
+            false => Ok(()),
         }
     }
 }
@@ -100,9 +135,9 @@ fn read_all(
     built: &Built,
     sides: &mut [Side],
     ranges: &[PartitionRange],
-    cancelled: &dyn Fn() -> bool,
+    talk: Talk<'_>,
 ) -> Result<BatchRows, Failure> {
-    let read = ranges.iter().try_for_each(|range| read_one(built, sides, range, cancelled));
+    let read = ranges.iter().try_for_each(|range| read_one(built, sides, range, talk));
     if let Err(failure) = read {
         sides.iter_mut().for_each(|side| side.pipeline.reset());
         return Err(failure);
@@ -119,22 +154,15 @@ fn read_all(
     Ok(all)
 }
 
-fn read_one(
-    built: &Built,
-    sides: &mut [Side],
-    range: &PartitionRange,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<(), Failure> {
-    if cancelled() {
-        return Err(Failure::new(FailureKind::Superseded, "a newer attempt has begun"));
-    }
+fn read_one(built: &Built, sides: &mut [Side], range: &PartitionRange, talk: Talk<'_>) -> Result<(), Failure> {
+    talk.go_on()?;
     let SourceIndex(index) = range.source;
     let side = &mut sides[usize::from(index)];
     let reader = match &mut side.reader {
         Some(reader) => reader,
         none => none.insert(built.sources[usize::from(index)].source.reader()?),
     };
-    let mut sink = Lending { partition: &range.partition, pipeline: &mut *side.pipeline, cancelled };
+    let mut sink = Lending { partition: &range.partition, pipeline: &mut *side.pipeline, talk };
     let read = reader.read(range, &mut sink);
     if read.as_ref().is_err_and(|failure| failure.kind == FailureKind::Transient) {
         // Whatever state the reader is in: the next attempt starts with a new one.
@@ -147,21 +175,21 @@ fn read_one(
 struct Lending<'a> {
     partition: &'a str,
     pipeline: &'a mut dyn Pipeline,
-    cancelled: &'a dyn Fn() -> bool,
+    talk: Talk<'a>,
 }
 
 impl Sink for Lending<'_> {
     fn records(&mut self, chunk: &[Record<'_>]) -> Result<(), Failure> {
+        self.talk.go_on()?;
         self.pipeline.records(self.partition, chunk)
     }
 
     fn cancelled(&self) -> bool {
-        (self.cancelled)()
+        (self.talk.cancelled)()
     }
 }
 
-/// The words of a panic.
-pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_string())
+/// Whose panic stays no panic.
+pub(super) fn bug(whose: &str, panic: &(dyn std::any::Any + Send)) -> Failure {
+    Failure::fatal(format!("{whose} panicked, which is a bug: {}", panic_text(panic)))
 }

@@ -124,8 +124,7 @@ fn columns(
         let (expected, named) = (kinds.len(), named.len());
         return Err(BuildError::ColumnCount { place: place.to_string(), part, types, expected, named });
     }
-    let ident =
-        |name: &String| Ident::new(name).map_err(|why| BuildError::Name { place: place.to_string(), why });
+    let ident = |name: &String| Ident::new(name).map_err(|why| BuildError::Name { place: place.to_string(), why });
     named.iter().zip(kinds).map(|(name, kind)| Ok((ident(name)?, kind))).collect()
 }
 
