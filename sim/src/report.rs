@@ -151,6 +151,8 @@ pub struct Coverage {
     pub events: u64,
     /// Faults that took effect.
     pub faults: u64,
+    /// The run that took longest until everything was committed: its virtual milliseconds and its seed.
+    pub slowest: (u64, u64),
     /// How often each kind took effect first in each phase.
     took: [[u64; PHASES.len()]; 24],
 }
@@ -163,6 +165,7 @@ impl Coverage {
         self.txids += report.txids;
         self.attempts += report.attempts;
         self.events += report.events;
+        self.slowest = self.slowest.max((report.virtual_ms, report.seed));
         for took in report.took.iter().flatten() {
             self.faults += 1;
             self.took[usize::from(took.kind)][took.phase as usize] += 1;
@@ -181,6 +184,7 @@ impl Coverage {
         self.attempts += other.attempts;
         self.events += other.events;
         self.faults += other.faults;
+        self.slowest = self.slowest.max(other.slowest);
         for (mine, theirs) in self.took.iter_mut().zip(&other.took) {
             mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
         }
@@ -196,13 +200,16 @@ impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} runs; on average {:.1} transactions (fewest {}), {:.1} faults that took effect, {:.1} attempts, {:.0} events",
+            "{} runs; on average {:.1} transactions (fewest {}), {:.1} faults that took effect, {:.1} attempts, {:.0} events; \
+             the slowest took {} ms (seed {})",
             self.runs,
             self.average(self.txids),
             self.txids_min,
             self.average(self.faults),
             self.average(self.attempts),
-            self.average(self.events)
+            self.average(self.events),
+            self.slowest.0,
+            self.slowest.1
         )?;
         write!(f, "{:<24}", "fault, first felt while")?;
         PHASES.iter().try_for_each(|phase| write!(f, "{phase:>12}"))?;

@@ -100,7 +100,7 @@ pub(crate) enum Inbound {
     /// Stand for election again, after the campaign of this nonce has failed.
     Campaign(Nonce),
     /// The sources' bounds were asked for; they are read at this moment.
-    Bounds { nonce: Nonce, positions: std::sync::Arc<Positions> },
+    Bounds { attempt: Attempt, positions: std::sync::Arc<Positions> },
     /// A wish to be woken.
     Woke,
 }

@@ -2,7 +2,7 @@
 
 use tine_core::{
     failure::Failure,
-    id::{Nonce, TxId},
+    id::{Attempt, TxId},
 };
 use tine_trident::{
     coordinator::event::{Call, Reply},
@@ -58,10 +58,9 @@ impl Engine<'_> {
                 self.check_recorded(node, row.txid, &row.plan);
                 self.job(node, LEADER, Job::Prepare(row, location));
             }
-            Call::Bounds { positions } => {
-                let nonce = self.nodes[node].errands.nonce;
+            Call::Bounds { attempt, positions } => {
                 let after_us = self.draws.delays.between(100, 600) * self.slowness(node);
-                self.later(node, after_us, Inbound::Bounds { nonce, positions });
+                self.later(node, after_us, Inbound::Bounds { attempt, positions });
             }
             Call::Wake { after_ms } => self.later(node, after_ms * 1000, Inbound::Woke),
             Call::Progress(progress) => {
@@ -96,7 +95,7 @@ impl Engine<'_> {
     }
 
     /// Reads the sources' bounds as they are now.
-    pub(crate) fn on_bounds(&mut self, node: usize, nonce: Nonce, positions: &Positions) {
+    pub(crate) fn on_bounds(&mut self, node: usize, attempt: Attempt, positions: &Positions) {
         let built = self.built.clone();
         let sides = self.nodes[node].bounds.iter_mut().zip(&built.sources).zip((0..).map(SourceIndex));
         let poll = sides.map(|((side, source), index)| {
@@ -108,6 +107,6 @@ impl Engine<'_> {
         });
         let result: Result<Vec<Vec<PartitionBounds>>, Failure> = poll.collect();
         let (time_ms, seed) = (BORN_MS + self.now_us / 1000, self.draws.plans.bits());
-        self.coordinator_reply(node, Reply::Bounds { nonce, result, time_ms, seed });
+        self.coordinator_reply(node, Reply::Bounds { attempt, result, time_ms, seed });
     }
 }

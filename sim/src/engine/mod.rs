@@ -1,8 +1,8 @@
 //! The world's loop: takes the next event, lets the machines step, performs what they ask for, checks the invariants.
 //!
 //! [`tasks`] feeds the machines and routes their tuples, [`leading`] performs the coordinator's calls, [`working`] the
-//! emitters' and committers', [`lanes`] runs SQL procedures statement by statement, [`electing`] is the way to
-//! coordination and the lock, [`faulting`] breaks things and heals them.
+//! emitters' and committers', [`lanes`] runs SQL procedures statement by statement, [`serving`] is the server's
+//! side of that, [`electing`] the way to coordination and the lock, [`sessions`] how sessions end, [`faulting`] breaks things and heals them.
 
 mod electing;
 mod event;
@@ -11,6 +11,8 @@ mod lanes;
 mod leading;
 mod network;
 mod node;
+mod serving;
+mod sessions;
 mod tasks;
 mod working;
 

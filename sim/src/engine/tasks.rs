@@ -9,7 +9,7 @@ use tine_core::{
 use tine_trident::{
     committer::{CommitterCall, CommitterReply},
     coordinator::event::{Call, Reply},
-    emitter::{ReadCall, ReadReply},
+    emitter::{EmitterReply, ReadCall, ReadReply},
     message::{Batches, Message, Note},
 };
 
@@ -73,7 +73,7 @@ impl Engine<'_> {
             Inbound::Answered { asked, answer } => self.on_answered(node, asked, answer),
             Inbound::Lost(nonce, failure) => self.coordinator_reply(node, Reply::Lost(nonce, failure)),
             Inbound::Campaign(failed) => self.on_campaign(node, failed),
-            Inbound::Bounds { nonce, positions } => self.on_bounds(node, nonce, &positions),
+            Inbound::Bounds { attempt, positions } => self.on_bounds(node, attempt, &positions),
             Inbound::Woke => self.coordinator_reply(node, Reply::Woke),
         }
     }
@@ -110,7 +110,7 @@ impl Engine<'_> {
 
     pub(crate) fn emitter_reply(&mut self, node: usize, reply: ReadReply) {
         let now_ms = self.now_ms();
-        let effects = self.nodes[node].emitter.reply(now_ms, reply);
+        let effects = self.nodes[node].emitter.reply(now_ms, EmitterReply::Read(reply));
         self.emitter_effects(node, effects);
     }
 
@@ -174,7 +174,7 @@ impl Engine<'_> {
     fn send_report(&mut self, from: usize, report: AckerEvent<Note>) {
         let root = match &report {
             AckerEvent::Start { root, .. } | AckerEvent::Ack { root, .. } | AckerEvent::Fail { root, .. } => *root,
-            AckerEvent::Tick => return,
+            AckerEvent::Alive { .. } | AckerEvent::Tick => return,
         };
         match self.homes.get(&root).copied() {
             Some((home, _)) if home == from => self.report(from, report),
