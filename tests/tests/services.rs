@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tine_tests::produce::{Outcome, Record, Transactions};
 use tine_tests::proxy::{Proxy, Verdict};
 use tine_tests::services::{self, Error, Guard, Kafka, Postgres, Service, ZooKeeper, shared, unique};
-use tine_tests::{count, eventually, produce};
+use tine_tests::{count, eventually, produce, wait_until};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -86,7 +86,8 @@ fn zookeeper_answers_survives_a_kill_and_forgets_after_a_wipe() {
             }
         });
     };
-    assert!(services::zookeeper::is_ok(&address));
+    // A server that serves may be slow to say so on a busy machine.
+    assert!(wait_until(DEADLINE, || services::zookeeper::is_ok(&address)));
     is_there(false);
     zookeeper.kill().unwrap();
     assert!(!services::zookeeper::is_ok(&address));
