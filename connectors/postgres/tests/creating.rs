@@ -102,6 +102,38 @@ async fn tables_that_cannot_keep_a_state_are_refused() {
     fresh.drop_database().await;
 }
 
+/// Beside a right key too: `ON CONFLICT` would take both for arbiters, and `apple` and `Apple` for one key.
+#[tokio::test]
+async fn a_unique_index_that_takes_different_keys_for_one_is_refused() {
+    let Some(fresh) = Fresh::new().await else { return };
+    let folding = "create collation folding (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+    fresh.sql(folding).await;
+    let database = fresh.postgres();
+    for (index, (key, on, by)) in [
+        ("unique (word)", "(word collate folding)", "collation folding"),
+        ("primary key (word)", "(word collate folding)", "collation folding"),
+        ("primary key (word)", "(word collate folding) where n > 0", "collation folding"),
+        ("primary key (word)", "(word collate folding, n)", "collation folding"),
+        ("primary key (word)", "(n) include (word)", ""),
+        ("primary key (word)", "(word text_pattern_ops)", ""),
+        ("primary key (word)", "(word bpchar_ops)", "operator class bpchar_ops"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (name, stray) = (format!("folded_{index}"), format!("stray_{index}"));
+        fresh.sql(&format!("create table {name} (word text collate \"C\" not null, n bigint not null, {key})")).await;
+        fresh.sql(&format!("create unique index {stray} on {name} {on}")).await;
+        let spec = group(&name, vec![words(&name)]);
+        if !by.is_empty() {
+            refused(&database, &spec, &[&name, &stray, by, "drop this index"]).await;
+            fresh.sql(&format!("drop index {stray}")).await;
+        }
+        database.create(&spec).await.unwrap();
+    }
+    fresh.drop_database().await;
+}
+
 #[tokio::test]
 async fn g9_a_table_that_is_gone_while_its_ledger_is_there_is_not_made_anew() {
     let Some(fresh) = Fresh::new().await else { return };

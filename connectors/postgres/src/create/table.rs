@@ -39,8 +39,18 @@ fn definition(table: &TableSpec, name: &str) -> String {
     format!("create table {name} ({}, primary key ({})) with (fillfactor = 50)", columns.join(", "), key.join(", "))
 }
 
+/// A unique index that compares a key column in another way than the column itself. `ON CONFLICT` takes every unique
+/// index over the key columns for its arbiter, whatever its collation, so that one beside the right key merges keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct StrayIndex {
+    name: String,
+    column: String,
+    /// The collation or operator class it compares by.
+    by: String,
+}
+
 /// What differs between the table that is wanted and the one that is there; empty when nothing does.
-fn differences(table: &TableSpec, columns: &[FoundColumn], keys: &[Vec<String>]) -> Vec<String> {
+fn differences(table: &TableSpec, columns: &[FoundColumn], keys: &[Vec<String>], stray: &[StrayIndex]) -> Vec<String> {
     let key_columns = table.keys.iter().map(|key| (key.name.as_str(), key.kind, true));
     let wanted: Vec<_> =
         key_columns.chain(table.values.iter().map(|value| (value.name.as_str(), value.kind, false))).collect();
@@ -73,6 +83,12 @@ fn differences(table: &TableSpec, columns: &[FoundColumn], keys: &[Vec<String>])
         let found = if found.is_empty() { "none".to_string() } else { found.join(" and ") };
         differ.push(format!("key: expected a primary key or unique index over ({}), found {found}", key.join(", ")));
     }
+    for StrayIndex { name, column, by } in stray.iter().filter(|index| key.contains(&index.column.as_str())) {
+        differ.push(format!(
+            "unique index {name}: it compares {column} by {by}, not as the column itself, and could take different keys \
+             for one; drop this index"
+        ));
+    }
     differ
 }
 
@@ -95,7 +111,8 @@ impl Creation<'_> {
         self.check_rights(&name, &["select", "insert", "update"]).await?;
         let columns = self.found_columns(&name).await?;
         let keys = self.found_keys(&name).await?;
-        let differ = differences(table, &columns, &keys);
+        let stray = self.stray_indexes(&name).await?;
+        let differ = differences(table, &columns, &keys, &stray);
         if !differ.is_empty() {
             return Err(Failure::fatal(format!(
                 "the table {table} on {} is not what state {} needs: {}; alter or drop it, or choose another name",
@@ -152,6 +169,31 @@ impl Creation<'_> {
         let keys = rows.iter().map(|row| row.try_get("columns")).collect::<Result<_, _>>();
         keys.map_err(|error| self.refused("reading the table's keys", &error))
     }
+
+    /// Unique indexes with a column under a collation that is not the column's own, or with another equality than the
+    /// type's (`bpchar_ops` ignores blanks at the end). Partial ones and those with more or fewer columns than the key
+    /// are among them: what they do not merge, they would refuse later.
+    async fn stray_indexes(&mut self, name: &str) -> Result<Vec<StrayIndex>, Failure> {
+        let query = "select i.indexrelid::regclass::text as name, a.attname::text as column, case \
+                     when i.indcollation[k.n] <> a.attcollation then 'collation ' || coalesce((select \
+                     quote_ident(c.collname) from pg_collation c where c.oid = i.indcollation[k.n]), '?') \
+                     else 'operator class ' || quote_ident(o.opcname) end as by \
+                     from pg_index i cross join lateral generate_series(0, i.indnkeyatts - 1) k(n) \
+                     join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k.n] \
+                     join pg_opclass o on o.oid = i.indclass[k.n] \
+                     where i.indrelid = to_regclass($1) and i.indisunique and not i.indisexclusion \
+                     and (i.indcollation[k.n] <> a.attcollation or not exists (select from pg_amop p \
+                     where p.amopfamily = o.opcfamily and p.amopstrategy = 3 and p.amoplefttype = a.atttypid \
+                     and p.amoprighttype = a.atttypid and o.opcintype = a.atttypid \
+                     and p.amopopr in ('pg_catalog.=(text,text)'::regoperator, 'pg_catalog.=(bytea,bytea)'::regoperator, \
+                     'pg_catalog.=(bigint,bigint)'::regoperator))) order by i.indexrelid, k.n";
+        let rows = self.rows(sqlx::query(query).bind(name.to_string()), "reading the table's unique indexes").await?;
+        let read = |row: &PgRow| -> Result<StrayIndex, sqlx::Error> {
+            Ok(StrayIndex { name: row.try_get("name")?, column: row.try_get("column")?, by: row.try_get("by")? })
+        };
+        let indexes = rows.iter().map(read).collect::<Result<_, _>>();
+        indexes.map_err(|error| self.refused("reading the table's unique indexes", &error))
+    }
 }
 
 #[cfg(test)]
@@ -180,7 +222,7 @@ mod tests {
     #[test]
     fn every_difference_is_named_with_both_sides() {
         let key = vec![vec!["word".to_string()]];
-        assert!(differences(&words(), &[column("n", "bigint"), column("word", "text")], &key).is_empty());
+        assert!(differences(&words(), &[column("n", "bigint"), column("word", "text")], &key, &[]).is_empty());
         let loose = FoundColumn { required: false, ..column("n", "bigint") };
         let lax = FoundColumn { deterministic: false, ..column("word", "text") };
         for (columns, keys, said) in [
@@ -196,7 +238,7 @@ mod tests {
             ),
             (vec![column("word", "text"), column("n", "bigint")], &vec![], "over (word), found none"),
         ] {
-            let differ = differences(&words(), &columns, keys);
+            let differ = differences(&words(), &columns, keys, &[]);
             assert!(differ.len() == 1 && differ[0].contains(said), "{said}: {differ:?}");
         }
     }
