@@ -10,8 +10,9 @@ pub(crate) struct FoundTable {
     kind: String,
     strict: bool,
     columns: Vec<FoundColumn>,
-    /// Collations of the primary key that do not compare byte by byte.
-    collations: Vec<String>,
+    /// The columns of unique indexes that are not compared byte by byte. `ON CONFLICT` may take any unique index over
+    /// the key columns for its own, whatever its collation.
+    folded: Vec<FoldedColumn>,
 }
 
 #[derive(Debug)]
@@ -23,6 +24,15 @@ struct FoundColumn {
     pk: i64,
     /// Not 0 for columns that are computed.
     hidden: i64,
+}
+
+#[derive(Debug)]
+struct FoldedColumn {
+    index: String,
+    /// Made by the table's own PRIMARY KEY.
+    primary: bool,
+    column: String,
+    collation: String,
 }
 
 /// A column in the words of a definition.
@@ -42,10 +52,12 @@ impl FoundTable {
             // `INTEGER PRIMARY KEY` is another name of the rowid, which is never NULL.
             columns.iter_mut().filter(|column| is_rowid(column)).for_each(|column| column.not_null = true);
         }
-        let collations = "SELECT DISTINCT x.coll FROM pragma_index_list(?1) AS l, pragma_index_xinfo(l.name) AS x
-            WHERE l.origin = 'pk' AND x.key = 1 AND x.coll <> 'BINARY'";
-        let collations = sqlx::query_scalar(collations).bind(name).fetch_all(connection).await?;
-        Ok(Some(FoundTable { kind, strict, columns, collations }))
+        let folded = "SELECT l.name, l.origin = 'pk', lower(x.name), x.coll
+            FROM pragma_index_list(?1) AS l, pragma_index_xinfo(l.name) AS x
+            WHERE l.\"unique\" AND x.key AND x.cid >= 0 AND x.coll <> 'BINARY' ORDER BY l.name, x.seqno";
+        let folded = sqlx::query_as(folded).bind(name).fetch_all(connection).await?;
+        let folded = folded.into_iter().map(FoldedColumn::from_row).collect();
+        Ok(Some(FoundTable { kind, strict, columns, folded }))
     }
 
     /// Refuses a table that is not what the state needs.
@@ -84,8 +96,15 @@ impl FoundTable {
             let (wanted, key) = (wanted.join(", "), key.join(", "));
             differences.push(format!("primary key: expected ({wanted}), found ({key})"));
         }
-        for collation in &self.collations {
-            differences.push(format!("primary key: expected COLLATE BINARY, found COLLATE {collation}"));
+        for FoldedColumn { index, primary, column, collation } in &self.folded {
+            match primary {
+                true => differences.push(format!("primary key: expected COLLATE BINARY, found COLLATE {collation}")),
+                false if wanted.contains(&column.as_str()) => differences.push(format!(
+                    "unique index {index}: expected {column} COLLATE BINARY, found COLLATE {collation}, which takes \
+                     different keys for one: drop this index"
+                )),
+                false => {}
+            }
         }
         if !self.strict {
             differences.push("expected a STRICT table, found one without STRICT".to_string());
@@ -97,6 +116,12 @@ impl FoundTable {
         let mut key: Vec<&FoundColumn> = self.columns.iter().filter(|column| column.pk > 0).collect();
         key.sort_by_key(|column| column.pk);
         key.iter().map(|column| column.name.to_ascii_lowercase()).collect()
+    }
+}
+
+impl FoldedColumn {
+    fn from_row((index, primary, column, collation): (String, bool, String, String)) -> FoldedColumn {
+        FoldedColumn { index, primary, column, collation }
     }
 }
 

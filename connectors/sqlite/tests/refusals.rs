@@ -84,6 +84,18 @@ async fn every_difference_of_a_table_is_told() {
             format!("CREATE TABLE word_counts ({good}, twice INTEGER AS (n + n)) STRICT"),
             "column twice: expected no such column",
         ),
+        (
+            format!(
+                "CREATE TABLE word_counts ({good}) STRICT; CREATE UNIQUE INDEX ix ON word_counts (word COLLATE NOCASE)"
+            ),
+            "unique index ix: expected word COLLATE BINARY, found COLLATE NOCASE",
+        ),
+        (
+            "CREATE TABLE word_counts (word TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (word), \
+             UNIQUE (word COLLATE RTRIM)) STRICT, WITHOUT ROWID"
+                .into(),
+            "expected word COLLATE BINARY, found COLLATE RTRIM",
+        ),
         ("CREATE VIEW word_counts AS SELECT 'a' AS word, 1 AS n".into(), "expected a table, found a view"),
     ];
     for (definition, difference) in cases {
@@ -96,6 +108,10 @@ async fn every_difference_of_a_table_is_told() {
     }
     for accepted in [
         format!("CREATE TABLE word_counts ({good}) STRICT"),
+        format!(
+            "CREATE TABLE word_counts ({good}) STRICT; CREATE UNIQUE INDEX exact ON word_counts (word); \
+             CREATE INDEX folded ON word_counts (word COLLATE NOCASE)"
+        ),
         "CREATE TABLE Word_Counts (n INTEGER NOT NULL, WORD TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID".into(),
     ] {
         let directory = tempfile::tempdir().unwrap();
