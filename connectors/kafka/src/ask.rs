@@ -1,6 +1,10 @@
 //! The questions both sides have for the brokers, with failures in words.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tine_core::failure::{Failure, FailureKind};
 
@@ -11,6 +15,13 @@ use crate::{
 
 /// How long a question may take before the brokers count as away.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long a topic may be missing before it counts as missing: a broker may not have heard yet of a new one, or just
+/// have begun to run.
+const MISSING_GRACE: Duration = Duration::from_secs(1);
+
+/// How often a missing topic is asked for meanwhile.
+const MISSING_STEP: Duration = Duration::from_millis(50);
 
 /// What a topic is right now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,20 +43,68 @@ pub(crate) enum Mark {
     Time(i64),
 }
 
+/// The topics that this process has seen, as long as its source lives. A broker that does not know one of them may lag
+/// behind the others: that proves nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen(Arc<Mutex<BTreeSet<String>>>);
+
+impl Seen {
+    fn add(&self, topics: &[Topic]) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for topic in topics.iter().filter(|topic| !seen.contains(&topic.name)).collect::<Vec<_>>() {
+            seen.insert(topic.name.clone());
+        }
+    }
+
+    fn has(&self, topic: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(topic)
+    }
+}
+
 /// A connection for questions.
 #[derive(Clone, Debug)]
 pub(crate) struct Asker {
     client: Arc<Client>,
+    seen: Seen,
 }
 
 impl Asker {
-    pub(crate) fn new(client: Arc<Client>) -> Asker {
-        Asker { client }
+    pub(crate) fn new(client: Arc<Client>, seen: Seen) -> Asker {
+        Asker { client, seen }
     }
 
-    /// What the topics are, in the order asked; `None` for one that does not exist. One request, answered from the
-    /// broker's memory.
-    pub(crate) fn topics(&self, names: &[&str], cancelled: &dyn Fn() -> bool) -> Result<Vec<Option<Topic>>, Failure> {
+    /// What the topics are, in the order asked. One that is missing for longer than [`MISSING_GRACE`] is a failure:
+    /// `Fatal` when this process has never seen it; else `Transient`, for only another id proves a deletion.
+    pub(crate) fn topics(&self, names: &[&str], cancelled: &dyn Fn() -> bool) -> Result<Vec<Topic>, Failure> {
+        let found = settled(names, &|| self.described(names, cancelled), cancelled)?;
+        match found {
+            Ok(topics) => {
+                self.seen.add(&topics);
+                Ok(topics)
+            }
+            Err(missing) if self.seen.has(missing) => Err(self.unknown(missing)),
+            Err(missing) => Err(missing_topic(missing)),
+        }
+    }
+
+    /// What the topic of a planned range is: a plan proves that it was there.
+    pub(crate) fn planned_topic(&self, name: &str, cancelled: &dyn Fn() -> bool) -> Result<Topic, Failure> {
+        let found = settled(&[name], &|| self.described(&[name], cancelled), cancelled)?;
+        let topics = found.map_err(|missing| self.unknown(missing))?;
+        self.seen.add(&topics);
+        topics.into_iter().next().ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, topic: &str) -> Failure {
+        Failure::transient(format!(
+            "kafka at {} does not know topic {topic}, which was there before: either the topic was deleted, or the broker \
+             asked has just been started and lags; it is asked for again",
+            self.client.brokers
+        ))
+    }
+
+    /// One request, answered from the broker's memory; `None` for a topic that it does not know.
+    fn described(&self, names: &[&str], cancelled: &dyn Fn() -> bool) -> Result<Vec<Option<Topic>>, Failure> {
         let described = admin::describe(&self.client, names, ANSWER_TIMEOUT, cancelled)
             .map_err(|error| self.failure("say what the topics are", error))?;
         described
@@ -95,10 +154,43 @@ impl Asker {
 
     fn failure(&self, tried: &str, error: Unanswered) -> Failure {
         match error {
-            Unanswered::Cancelled => Failure::new(FailureKind::Superseded, "nobody wants this range any more"),
+            Unanswered::Cancelled => nobody_wants(),
             Unanswered::Failed(why) => self.client.away(tried, &why),
         }
     }
+}
+
+fn nobody_wants() -> Failure {
+    Failure::new(FailureKind::Superseded, "nobody wants this range any more")
+}
+
+/// Asks until all topics are known, or one is missing for too long: then its name.
+fn settled<'n>(
+    names: &[&'n str],
+    ask: &dyn Fn() -> Result<Vec<Option<Topic>>, Failure>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Result<Vec<Topic>, &'n str>, Failure> {
+    let deadline = Instant::now() + MISSING_GRACE;
+    loop {
+        let topics = ask()?;
+        let Some(missing) = topics.iter().position(Option::is_none) else {
+            return Ok(Ok(topics.into_iter().flatten().collect()));
+        };
+        if Instant::now() > deadline {
+            return Ok(Err(names[missing]));
+        }
+        if cancelled() {
+            return Err(nobody_wants());
+        }
+        std::thread::sleep(MISSING_STEP);
+    }
+}
+
+fn missing_topic(topic: &str) -> Failure {
+    Failure::fatal(format!(
+        "kafka topic {topic} does not exist: create it (kafka-topics --bootstrap-server HOST:PORT --create --topic \
+         {topic} --partitions N) or correct its name"
+    ))
 }
 
 /// The topic is there, but not for us.
@@ -119,5 +211,27 @@ fn spec(mark: Mark) -> i64 {
         Mark::Low => -2,
         Mark::Stable => -1,
         Mark::Time(ms) => ms.max(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn one_answer_that_a_topic_is_unknown_proves_nothing() {
+        let (asked, never) = (Cell::new(0), || false);
+        let lagging = || {
+            asked.set(asked.get() + 1);
+            let topic = Topic { name: "lines".into(), id: "x".into(), partitions: 1 };
+            Ok(vec![(asked.get() > 2).then_some(topic)])
+        };
+        let found = settled(&["lines"], &lagging, &never).unwrap().unwrap();
+        assert_eq!((found[0].id.as_str(), asked.get()), ("x", 3));
+        assert_eq!(settled(&["lines"], &|| Ok(vec![None]), &never).unwrap(), Err("lines"));
+        let cancelled = settled(&["lines"], &|| Ok(vec![None]), &|| true).unwrap_err();
+        assert_eq!(cancelled.kind, FailureKind::Superseded);
     }
 }

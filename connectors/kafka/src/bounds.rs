@@ -17,12 +17,6 @@ use crate::{
 /// How old ids, partition counts and low watermarks may be. New partitions are seen this late.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// How long a topic may be missing before it counts as missing: a broker may not have heard yet of a new one.
-const MISSING_GRACE: Duration = Duration::from_secs(1);
-
-/// How often a missing topic is asked for meanwhile.
-const MISSING_STEP: Duration = Duration::from_millis(50);
-
 /// The bounds of one source's topics.
 pub(crate) struct TopicBounds {
     asker: Asker,
@@ -57,17 +51,7 @@ impl TopicBounds {
 
     fn topics(&self) -> Result<Vec<Topic>, Failure> {
         let names: Vec<&str> = self.topics.iter().map(String::as_str).collect();
-        let deadline = Instant::now() + MISSING_GRACE;
-        loop {
-            let topics = self.asker.topics(&names, &|| false)?;
-            let Some(missing) = topics.iter().position(Option::is_none) else {
-                return Ok(topics.into_iter().flatten().collect());
-            };
-            if Instant::now() > deadline {
-                return Err(missing_topic(names[missing]));
-            }
-            std::thread::sleep(MISSING_STEP);
-        }
+        self.asker.topics(&names, &|| false)
     }
 
     fn all(&self, topics: &[Topic], mark: Mark) -> Result<Vec<Option<u64>>, Failure> {
@@ -121,11 +105,4 @@ impl Bounds for TopicBounds {
 
 fn partitions(topics: &[Topic]) -> impl Iterator<Item = (&Topic, i32)> {
     topics.iter().flat_map(|topic| (0..topic.partitions).map(move |partition| (topic, partition)))
-}
-
-fn missing_topic(topic: &str) -> Failure {
-    Failure::fatal(format!(
-        "kafka topic {topic} does not exist: create it (kafka-topics --bootstrap-server HOST:PORT --create --topic \
-         {topic} --partitions N) or correct its name"
-    ))
 }

@@ -11,7 +11,14 @@ use tine_trident::{
     source::{Bounds, Reader, Source},
 };
 
-use crate::{ask::Asker, bounds::TopicBounds, client::Client, connect::Kafka, reader::TopicReader, settings};
+use crate::{
+    ask::{Asker, Seen},
+    bounds::TopicBounds,
+    client::Client,
+    connect::Kafka,
+    reader::TopicReader,
+    settings,
+};
 
 /// Where a topology that has never run begins to read. Partitions that are added later begin at their first record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +88,11 @@ impl KafkaTopic {
     }
 
     fn input<T: Row>(self) -> Input<T> {
-        Input::transactional(Arc::new(TopicSource { topic: self, asking: Mutex::new(Weak::new()) }))
+        Input::transactional(Arc::new(TopicSource {
+            topic: self,
+            asking: Mutex::new(Weak::new()),
+            seen: Seen::default(),
+        }))
     }
 }
 
@@ -91,6 +102,8 @@ struct TopicSource {
     /// The client for questions, shared by all that live at a time: questions on a fetching client's connection would
     /// stand in line behind its fetches.
     asking: Mutex<Weak<Client>>,
+    /// Outlives the bounds and readers, which are made anew after failures.
+    seen: Seen,
 }
 
 impl TopicSource {
@@ -112,7 +125,7 @@ impl TopicSource {
             None => Arc::new(Client::new(config)?),
         };
         *shared = Arc::downgrade(&client);
-        Ok(Asker::new(client))
+        Ok(Asker::new(client, self.seen.clone()))
     }
 }
 

@@ -42,7 +42,7 @@ fn k7_the_end_is_the_last_stable_offset_while_a_transaction_is_open() {
 #[test]
 fn a_first_start_is_earliest_latest_or_at_a_timestamp() {
     let Some(broker) = broker() else { return };
-    let topic = Topic::create(&broker, "start", 1, &[]);
+    let topic = Topic::create(&broker, "start", 1, &[("retention.ms", "-1")]);
     let writer = Writer::plain(&topic);
     for n in 0..10 {
         writer.send_record(0, None, Some(b"x"), Some(1_700_000_000_000 + n * 1000), &[]);
@@ -96,6 +96,25 @@ fn a_missing_topic_is_fatal_and_says_how_to_make_it() {
     let failure = Kafka::connect(&broker).topic("nobody-made-this").bytes().source.bounds().err().expect("missing");
     assert_eq!(failure.kind, FailureKind::Fatal);
     assert!(failure.message.contains("nobody-made-this") && failure.message.contains("--create"), "{failure}");
+}
+
+#[test]
+fn a_topic_that_was_seen_and_is_missing_is_transient_for_the_same_source() {
+    let Some(broker) = broker() else { return };
+    let topic = Topic::create(&broker, "vanished", 1, &[]);
+    let source = topic.input().bytes().source;
+    let mut bounds = bounds_of(&*source);
+    let id = bounds.poll(Horizon::Now, &planned()).expect("bounds")[0].incarnation.clone();
+    topic.delete();
+    eventually("the deletion", || topic.input().bytes().source.bounds().is_err().then_some(()));
+    let polled = eventually("the next look at topics", || bounds.poll(Horizon::Now, &planned()).err());
+    let anew = source.bounds().err().expect("missing");
+    for failure in [polled, anew] {
+        assert_eq!(failure.kind, FailureKind::Transient, "{failure}");
+    }
+    topic.create_again(1, &[]);
+    let again = eventually("the new topic", || bounds.poll(Horizon::Now, &planned()).ok());
+    assert_ne!(again[0].incarnation, id);
 }
 
 #[test]

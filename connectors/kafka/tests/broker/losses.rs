@@ -63,7 +63,7 @@ fn k5_a_topic_created_again_is_refused_whatever_its_length() {
 }
 
 #[test]
-fn k5_a_deleted_topic_is_refused() {
+fn k5_a_deleted_topic_is_waited_for_and_refused_once_it_is_another() {
     let Some(broker) = broker() else { return };
     let topic = filled(&broker, "gone", 100);
     let bounds = topic.bounds();
@@ -71,7 +71,12 @@ fn k5_a_deleted_topic_is_refused() {
     assert_eq!(read(&mut *reader, &range(&bounds[0], 0, 40)).expect("a range").len(), 40);
     topic.delete();
     eventually("the deletion", || topic.input().bytes().source.bounds().is_err().then_some(()));
-    fatal(read(&mut *reader, &range(&bounds[0], 40, 80)), &["deleted", &topic.name]);
+    // A broker that lags would say the same.
+    let failure = read(&mut *reader, &range(&bounds[0], 40, 80)).expect_err("it cannot be verified");
+    assert_eq!(failure.kind, FailureKind::Transient, "{failure}");
+    assert!(failure.message.contains("deleted") && failure.message.contains(&topic.name), "{failure}");
+    topic.create_again(1, &[]);
+    fatal(read(&mut *reader, &range(&bounds[0], 40, 80)), &["created again", &topic.name]);
 }
 
 #[test]
