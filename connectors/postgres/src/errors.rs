@@ -82,9 +82,12 @@ fn kind(meaning: Meaning) -> FailureKind {
         | Meaning::ReadOnly
         | Meaning::Unlisted => FailureKind::Transient,
         Meaning::Value | Meaning::TooLong => FailureKind::Poison,
-        Meaning::Overflow | Meaning::Constraint | Meaning::Rights | Meaning::Login | Meaning::Refused => {
-            FailureKind::Fatal
-        }
+        Meaning::Overflow
+        | Meaning::Constraint
+        | Meaning::Rights
+        | Meaning::Login
+        | Meaning::Pooled
+        | Meaning::Refused => FailureKind::Fatal,
     }
 }
 
@@ -119,6 +122,11 @@ fn advice(meaning: Meaning) -> String {
         }
         Meaning::Rights => "; grant the role of the URL the rights on the table, and usage on its schema".to_string(),
         Meaning::Login => "; check user, password and database in the URL".to_string(),
+        Meaning::Pooled => {
+            "; is a pooler in transaction mode between? Use a connection in session mode, or the server's \
+                            own address"
+                .to_string()
+        }
         Meaning::Refused => "; the tables are not what this binary expects".to_string(),
     }
 }

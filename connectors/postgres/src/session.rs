@@ -153,10 +153,21 @@ impl PgSession {
 
     async fn end_older_connections(&mut self) -> Result<(), sqlx::Error> {
         self.link.message(&"rollback to savepoint tine_lock".into(), PROMPT_TIMEOUT).await?;
-        let query = statement(&self.sql.evict).bind(self.link.names.prefix().to_string());
-        let rows = self.link.rows(query).await?;
-        let ended: i64 = rows.first().map_or(Ok(0), |row| row.try_get("ended"))?;
         let group = format!("{}/{}", self.topology, self.group);
+        let prefix = self.link.names.prefix().to_string();
+        let mut ended = 0;
+        for row in self.link.rows(statement(&self.sql.older).bind(prefix.clone())).await? {
+            let pid: i32 = row.try_get("pid")?;
+            match self.link.rows(statement(&self.sql.evict).bind(prefix.clone()).bind(pid)).await {
+                Ok(rows) => ended += rows.iter().filter(|row| row.try_get("ended").unwrap_or(false)).count(),
+                // Another role's connection; its lock may end by itself.
+                Err(error) if errors::meaning(&error) == Meaning::Rights => {
+                    tracing::warn!(group, pid, "an older connection of the group cannot be ended: {error}");
+                    self.link.message(&"rollback to savepoint tine_lock".into(), PROMPT_TIMEOUT).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
         tracing::warn!(group, ended, "the ledger was locked for too long: ended the group's older connections");
         Ok(())
     }

@@ -28,6 +28,9 @@ pub(crate) struct GroupSql {
     /// How many ledger rows the current transaction has written.
     pub(crate) moved: Arc<str>,
     /// Ends older connections of the group that hold locks on its tables.
+    /// The processes of the group's older connections that hold its tables' locks.
+    pub(crate) older: Arc<str>,
+    /// Ends one of them.
     pub(crate) evict: Arc<str>,
     pub(crate) tables: Vec<TableSql>,
 }
@@ -66,6 +69,14 @@ impl GroupSql {
         let row = format!("state, shard, {FENCE}, txid, chain, manifest, {ATTEMPT}");
         let text = |text: String| -> Arc<str> { text.into() };
         let advance = compare_and_set(&ledger);
+        let older = |wanted: &str, and: &str| {
+            text(format!(
+                "select {wanted} from pg_stat_activity a \
+                 where a.datname = current_database() and starts_with(a.application_name, $1) and a.pid <> pg_backend_pid() \
+                 and a.xact_start < now() and exists (select 1 from pg_locks l where l.pid = a.pid and l.granted \
+                 and l.relation in ('{groups}'::regclass, '{ledger}'::regclass)){and}"
+            ))
+        };
         GroupSql {
             lock_group: text(format!("{group_row} for update")),
             lock_rows: text(format!("select {row} from {ledger} where {mine} order by state, shard for update")),
@@ -100,12 +111,8 @@ impl GroupSql {
             moved: text(format!(
                 "select count(*) as moved from {ledger} where {mine} and xmin = pg_current_xact_id()::xid"
             )),
-            evict: text(format!(
-                "select count(*) filter (where pg_terminate_backend(a.pid)) as ended from pg_stat_activity a \
-                 where a.datname = current_database() and starts_with(a.application_name, $1) and a.pid <> pg_backend_pid() \
-                 and a.xact_start < now() and exists (select 1 from pg_locks l where l.pid = a.pid and l.granted \
-                 and l.relation in ('{groups}'::regclass, '{ledger}'::regclass))"
-            )),
+            older: older("a.pid as pid", ""),
+            evict: older("pg_terminate_backend(a.pid) as ended", " and a.pid = $2"),
             tables: group.states.iter().map(|state| TableSql::new(&state.table, default_schema, &advance)).collect(),
         }
     }

@@ -28,6 +28,8 @@ pub(crate) enum Meaning {
     Rights,
     /// The login was refused, or the database does not exist.
     Login,
+    /// Prepared statements are missing or somebody else's: a pooler stands between and changes the connection.
+    Pooled,
     /// The server disagrees with the statement or its tables: going on cannot help.
     Refused,
     /// Not in the table.
@@ -46,6 +48,7 @@ pub(crate) fn meaning(code: &str) -> Meaning {
         "42501" => return Meaning::Rights,
         "3D000" | "57P04" => return Meaning::Login,
         "54000" => return Meaning::TooLong,
+        "26000" | "42P05" => return Meaning::Pooled,
         _ => {}
     }
     match code.get(..2).unwrap_or("") {
@@ -61,9 +64,13 @@ pub(crate) fn meaning(code: &str) -> Meaning {
 }
 
 /// Whether an error in answer to `COMMIT` proves that nothing was committed: only where the server raises it before
-/// the commit record is written.
+/// the commit record is written. 40003 says itself that it does not know.
 pub(crate) fn proves_rollback(code: &str) -> bool {
-    matches!(code, "25P01" | "25P02" | "57014" | "55P03") || matches!(code.get(..2), Some("23" | "40" | "P0"))
+    match code {
+        "40003" => false,
+        "25P01" | "25P02" | "57014" | "55P03" => true,
+        _ => matches!(code.get(..2), Some("23" | "40" | "P0")),
+    }
 }
 
 #[cfg(test)]
@@ -83,6 +90,7 @@ mod tests {
             (Meaning::Overflow, &["22003"]),
             (Meaning::Constraint, &["23000", "23502", "23503", "23505", "23514", "23P01"]),
             (Meaning::Rights, &["42501"]),
+            (Meaning::Pooled, &["26000", "42P05"]),
             (Meaning::Login, &["28000", "28P01", "3D000"]),
             (
                 Meaning::Refused,
@@ -102,9 +110,10 @@ mod tests {
         for code in ["40001", "40P01", "23503", "25P02", "25P01", "57014", "P0001"] {
             assert!(proves_rollback(code), "{code}");
         }
-        for code in
-            ["57P01", "57P02", "57P03", "08006", "08003", "53100", "58030", "XX000", "XX001", "25P03", "", "99999"]
-        {
+        for code in [
+            "40003", "57P01", "57P02", "57P03", "08006", "08003", "53100", "58030", "XX000", "XX001", "25P03", "",
+            "99999",
+        ] {
             assert!(!proves_rollback(code), "{code}");
         }
     }

@@ -2,8 +2,11 @@
 
 mod server;
 
+use std::time::Duration;
+
 use server::*;
 use tine_core::{failure::FailureKind, id::TxId};
+use tine_postgres::Postgres;
 use tine_state::{CommitOutcome, Committer, Database, Statement, run};
 
 /// Backends of this database that wait for a lock.
@@ -49,6 +52,29 @@ async fn g2_a_raise_ends_a_writer_of_its_group_that_never_wakes() {
     assert!(matches!(woken.kind, FailureKind::Unknown | FailureKind::Transient), "{woken:?}");
     assert_eq!(fresh.number("select count(*) from words").await, 0);
     all(&mut *bystander, [Statement::WriteFence(attempt(1, 1)), Statement::Commit]).await;
+    fresh.drop_database().await;
+}
+
+#[tokio::test]
+async fn a_raise_that_may_not_end_another_roles_writer_waits_for_it() {
+    let Some(fresh) = Fresh::new().await else { return };
+    let (database, spec, location) = counting(&fresh, &["words"]).await;
+    let role = fresh_name("tine_role");
+    fresh.sql(&format!("create role {role} login password '{role}'; grant pg_read_all_stats to {role}")).await;
+    fresh.sql(&format!("grant select, insert, update, delete on all tables in schema public to {role}")).await;
+    let plain = Postgres::connect(&fresh.url_as(&role)).unwrap();
+    let mut zombie = session(&database, &spec).await;
+    let commit = order(&spec, attempt(1, 1), 1, location, vec![counted([("a", 1)])]);
+    all(&mut *zombie, [Statement::Begin(Some(location)), advance(&commit)]).await;
+    let mut leader = session(&plain, &spec).await;
+    let raising = tokio::spawn(async move { raise(&mut *leader, attempt(2, 1)).await });
+    // Longer than the first wait for the lock, shorter than a transaction may lie idle.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    all(&mut *zombie, [Statement::Commit]).await;
+    let snapshot = raising.await.unwrap();
+    assert!(snapshot.rows.iter().all(|row| row.txid == TxId(1) && row.fence == attempt(2, 1)), "{snapshot:?}");
+    fresh.sql(&format!("drop owned by {role}")).await;
+    fresh.sql(&format!("drop role {role}")).await;
     fresh.drop_database().await;
 }
 
