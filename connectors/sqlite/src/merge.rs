@@ -188,7 +188,10 @@ fn list(items: impl Iterator<Item = String>, separator: &str) -> String {
 }
 
 fn same_key(spec: &TableSpec) -> String {
-    let equal = |(index, key): (usize, &tine_state::KeyColumn)| format!("t.{} = {}", key.name, sent(key.kind, index));
+    // Byte by byte, whatever collation the column was declared with.
+    let equal = |(index, key): (usize, &tine_state::KeyColumn)| {
+        format!("t.{} COLLATE BINARY = {}", key.name, sent(key.kind, index))
+    };
     list(spec.keys.iter().enumerate().map(equal), " AND ")
 }
 
