@@ -182,3 +182,21 @@ pub struct Snapshot {
     /// Where this was read, after the raise was durable.
     pub location: Location,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_rows_do_not_cancel_in_a_digest_and_order_does_not_matter() {
+        let (a, b) = (Hash128::of(b"a"), Hash128::of(b"b"));
+        let digest = |rows: &[Hash128]| {
+            let mut digest = Digest::default();
+            rows.iter().for_each(|row| digest.add(*row));
+            digest
+        };
+        assert_ne!(digest(&[a, a]).sum, 0);
+        assert_ne!(digest(&[a, a, b]).sum, digest(&[b, b, b]).sum);
+        assert_eq!(digest(&[a, b, a]), digest(&[b, a, a]));
+    }
+}
