@@ -76,6 +76,17 @@ pub struct BatchRows {
     pub dead_letters: u64,
 }
 
+impl BatchRows {
+    /// Takes in what another pipeline made of its part of the same batch.
+    pub fn absorb(&mut self, other: BatchRows) {
+        self.rows.extend(other.rows);
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.skipped += other.skipped;
+        self.dead_letters += other.dead_letters;
+    }
+}
+
 /// Makes a pipeline for each emitter.
 pub type PipelineFactory = Arc<dyn Fn() -> Box<dyn Pipeline> + Send + Sync>;
 

@@ -76,11 +76,7 @@ fn read_all(
     let mut all = BatchRows::default();
     for side in sides {
         let rows = side.pipeline.finish()?;
-        all.rows.extend(rows.rows);
-        all.records += rows.records;
-        all.bytes += rows.bytes;
-        all.skipped += rows.skipped;
-        all.dead_letters += rows.dead_letters;
+        all.absorb(rows);
     }
     Ok(all)
 }

@@ -1,0 +1,161 @@
+//! What a leader does next: ask, plan, emit, record, prepare, commit.
+
+use std::sync::Arc;
+
+use super::{event::*, *};
+
+impl Coordinator {
+    /// Everything that can be done now, oldest transaction first.
+    pub(super) fn go_on(&mut self, out: &mut Out) {
+        if self.role != Role::Leading {
+            return;
+        }
+        self.emit(out);
+        self.record(out);
+        self.prepare(out);
+        self.commit(out);
+        self.ask(out);
+        let drained = self.open.is_empty();
+        let reached = self.goal.as_ref().is_some_and(|goal| has_reached(&self.positions, goal));
+        if drained && (self.stopping || reached) {
+            self.finish(Ok(()), out);
+        }
+    }
+
+    pub(super) fn emit(&mut self, out: &mut Out) {
+        let (attempt, now_ms) = (self.attempt, out.now_ms());
+        for (txid, open) in self.open.iter_mut().take(self.setup.in_flight_max) {
+            if open.stage == Stage::Planned {
+                open.stage = Stage::Emitted;
+                open.emitted_at_ms = now_ms;
+                out.call(Call::Entered(*txid, Phase::Emitting));
+                let message = Message::Emit { attempt, plan: open.planned.plan.clone() };
+                out.start_tree(Tree::Process(attempt, *txid), vec![(TO_EMITTERS, message)]);
+            }
+        }
+    }
+
+    /// Writes the next plan to coordination, while its rows are being emitted.
+    pub(super) fn record(&mut self, out: &mut Out) {
+        if self.writing.is_some() {
+            return;
+        }
+        if let Some((txid, open)) = self.open.iter().find(|(_, open)| !open.recorded) {
+            self.writing = Some(*txid);
+            let (attempt, plan) = (self.attempt, open.planned.encoded.clone());
+            out.call(Call::WritePlan { txid: *txid, attempt, plan });
+        }
+    }
+
+    /// Prepares the lowest transaction that is processed and not prepared; one after the other.
+    pub(super) fn prepare(&mut self, out: &mut Out) {
+        let waiting = self.open.values_mut().find(|open| !matches!(open.stage, Stage::Prepared(_) | Stage::Committing));
+        let Some(open) = waiting else { return };
+        let Stage::Processed(manifest) = open.stage else { return };
+        if self.setup.mode == CommitMode::Whole || mutant::on(Mutant::PlanNotPrepared) {
+            open.stage = Stage::Prepared(manifest);
+            return self.prepare(out);
+        }
+        if !open.recorded && !mutant::on(Mutant::NoPlanBeforeCommit) {
+            return;
+        }
+        open.stage = Stage::Preparing(manifest);
+        let row = Arc::new(open.planned.row(self.attempt, manifest));
+        out.call(Call::Prepare { row, location: self.location });
+    }
+
+    /// Commits the lowest open transaction when it is prepared: everything before it is complete.
+    pub(super) fn commit(&mut self, out: &mut Out) {
+        let ready = |open: &&mut Open| matches!(open.stage, Stage::Prepared(_));
+        let ahead = if mutant::on(Mutant::NextBeforeEverywhere) { usize::MAX } else { 1 };
+        let attempt = self.attempt;
+        for open in self.open.values_mut().take(ahead).filter(|open| ready(open)) {
+            let Stage::Prepared(manifest) = open.stage else { continue };
+            open.stage = Stage::Committing;
+            open.committing_at_ms = out.now_ms();
+            let (txid, previous, chain) = (open.planned.plan.txid, open.planned.plan.previous, open.planned.chain);
+            let whole = self.setup.mode == CommitMode::Whole;
+            let plan = whole.then(|| Arc::new(open.planned.row(attempt, manifest)));
+            let command = CommitCommand { attempt, txid, previous, chain, manifest, location: self.location, plan };
+            out.start_tree(Tree::Commit(attempt, txid), vec![(TO_COMMITTERS, Message::Commit(Arc::new(command)))]);
+        }
+    }
+
+    /// Asks the sources how far they reach, when there is a place for another transaction.
+    pub(super) fn ask(&mut self, out: &mut Out) {
+        let places = if self.cut.has_measured() { self.setup.in_flight_max } else { 1 };
+        let full = self.open.len() >= places;
+        if self.asking || full || self.stopping || out.now_ms() < self.ask_at_ms {
+            return;
+        }
+        self.asking = true;
+        let (positions, ..) = self.tail();
+        out.call(Call::Bounds { attempt: self.attempt, positions: Arc::new(positions) });
+    }
+
+    pub(super) fn on_bounds(&mut self, bounds: &[Vec<PartitionBounds>], time_ms: u64, seed: u64, out: &mut Out) {
+        self.asking = false;
+        if self.role != Role::Leading || self.stopping || self.open.len() >= self.setup.in_flight_max {
+            return;
+        }
+        let (positions, previous, txid) = self.tail();
+        let (ranges, left) =
+            match cut::next_ranges(bounds, &positions, self.cut.units().min(self.setup.batch_units_max)) {
+                Ok(found) => found,
+                Err(failure) => return self.finish(Err(failure), out),
+            };
+        if self.setup.horizon == Horizon::Now && self.goal.is_none() {
+            self.goal = Some(ends_of(&ranges, bounds));
+        }
+        self.lag = left;
+        let plan = Plan { txid, previous, time_ms, seed, ranges };
+        // The first plan may be empty: it makes durable where the sources begin, "latest" above all.
+        if plan.units() == 0 && txid > TxId::NONE.next() {
+            self.ask_at_ms = out.now_ms() + self.setup.poll_ms;
+            out.call(Call::Wake { after_ms: self.setup.poll_ms });
+            return;
+        }
+        let planned = Planned::new(plan);
+        if planned.encoded.len() > codec::LIMIT {
+            let (size, partitions) = (planned.encoded.len(), planned.plan.ranges.len());
+            let what = format!("a plan of {partitions} partitions takes {size} bytes, more than {}", codec::LIMIT);
+            return self.finish(Err(Failure::fatal(format!("{what}: read fewer partitions in one topology"))), out);
+        }
+        self.known.insert(txid, planned.clone());
+        let open = Open {
+            planned,
+            recorded: self.setup.mode == CommitMode::Whole,
+            stage: Stage::Planned,
+            expected: None,
+            planned_at_ms: out.now_ms(),
+            emitted_at_ms: out.now_ms(),
+            committing_at_ms: out.now_ms(),
+            counts: ReadCounts::default(),
+            rows: 0,
+        };
+        self.open.insert(txid, open);
+        out.call(Call::Entered(txid, Phase::Planned));
+    }
+
+    /// Where the next plan begins: its positions, its predecessor's chain, its txid.
+    pub(super) fn tail(&self) -> (Positions, Chain, TxId) {
+        match self.open.last_key_value() {
+            Some((txid, open)) => (open.planned.plan.ends(), open.planned.chain, txid.next()),
+            None => (self.positions.clone(), self.complete.1, self.complete.0.next()),
+        }
+    }
+}
+
+/// Where the run ends: what the sources hold now, of partitions that hold something new.
+fn ends_of(ranges: &[PartitionRange], bounds: &[Vec<PartitionBounds>]) -> BTreeMap<(SourceIndex, String), u64> {
+    let end = |range: &PartitionRange| {
+        let of_source = &bounds[usize::from(range.source.0)];
+        let end = of_source.iter().find(|bounds| bounds.partition == range.partition)?.end;
+        (end > range.from).then(|| ((range.source, range.partition.clone()), end))
+    };
+    ranges.iter().filter_map(end).collect()
+}
+
+fn has_reached(positions: &Positions, goal: &BTreeMap<(SourceIndex, String), u64>) -> bool {
+    goal.iter().all(|(partition, end)| positions.get(partition).is_some_and(|position| position.at >= *end))
+}
