@@ -24,11 +24,11 @@ use tine_core::{
     codec,
     failure::{Failure, FailureKind},
     hash::Hash128,
-    id::{Attempt, Epoch, Generation, Nonce, TxId},
+    id::{Attempt, Nonce, TxId},
     mutant::{self, Mutant},
     task::{Output, Spout},
 };
-use tine_state::{Chain, Digest, Location, Manifest, PrepareOutcome, RaiseOutcome, ShardRef, Snapshot};
+use tine_state::{Chain, Digest, Location, Manifest, PrepareOutcome, ShardRef};
 
 use self::{cut::Cut, event::*};
 use crate::{
@@ -62,6 +62,8 @@ pub struct Coordinator {
     /// The plan that is being written to coordination.
     writing: Option<TxId>,
     asking: bool,
+    /// How often in a row the sources did not answer.
+    asked_in_vain: u32,
     ask_at_ms: u64,
     processed_at_ms: u64,
     lag: u64,
@@ -138,6 +140,7 @@ impl Coordinator {
             cut,
             writing: None,
             asking: false,
+            asked_in_vain: 0,
             ask_at_ms: 0,
             processed_at_ms: 0,
             lag: 0,
@@ -202,13 +205,7 @@ impl Spout<Batches> for Coordinator {
             Reply::Bounds { attempt, result, time_ms, seed } if Some(attempt) == self.leading() => match result {
                 Ok(bounds) => self.on_bounds(&bounds, time_ms, seed, out),
                 Err(failure) if failure.kind == FailureKind::Fatal => self.finish(Err(failure), out),
-                Err(failure) => {
-                    self.asking = false;
-                    let after_ms = self.setup.poll_ms.max(500);
-                    self.ask_at_ms = out.now_ms() + after_ms;
-                    out.call(Call::Warn(format!("asking the sources: {failure}; trying again")));
-                    out.call(Call::Wake { after_ms });
-                }
+                Err(failure) => self.on_no_bounds(&failure, out),
             },
             Reply::Lost(nonce, failure) if self.is_mine(nonce) => self.abdicate(failure, out),
             // The election that it belongs to may not have been heard of yet.

@@ -68,7 +68,7 @@ impl Coordinator {
                 out.call(Call::Warn(format!("fenced: {failure}; standing by")));
             }
             FailureKind::Fenced => {}
-            _ => out.call(Call::Warn(format!("leadership lost: {failure}; standing by"))),
+            _ => out.call(Call::Warn(format!("fenced: leadership lost: {failure}; standing by"))),
         }
         self.role = Role::Standby;
         self.open.clear();

@@ -94,7 +94,7 @@ impl Coordinator {
     }
 
     pub(super) fn on_bounds(&mut self, bounds: &[Vec<PartitionBounds>], time_ms: u64, seed: u64, out: &mut Out) {
-        self.asking = false;
+        (self.asking, self.asked_in_vain) = (false, 0);
         if self.role != Role::Leading || self.stopping || self.open.len() >= self.setup.in_flight_max {
             return;
         }
@@ -135,6 +135,17 @@ impl Coordinator {
         };
         self.open.insert(txid, open);
         out.call(Call::Entered(txid, Phase::Planned));
+    }
+
+    /// Asks again with a growing pause; says so once, until the sources answer.
+    pub(super) fn on_no_bounds(&mut self, failure: &Failure, out: &mut Out) {
+        let after_ms = self.setup.poll_ms.max(500) << self.asked_in_vain.min(3);
+        (self.asking, self.ask_at_ms) = (false, out.now_ms() + after_ms);
+        if self.asked_in_vain == 0 {
+            out.call(Call::Warn(format!("asking the sources: {failure}; trying again")));
+        }
+        self.asked_in_vain += 1;
+        out.call(Call::Wake { after_ms });
     }
 
     /// Where the next plan begins: its positions, its predecessor's chain, its txid.

@@ -1,11 +1,11 @@
 use tine_core::{
     acker::{AckerEvent, TreeEnd},
     coordination::GroupRecord,
-    id::{Shard, TaskId},
+    id::{Epoch, Generation, Shard, TaskId},
     task::{Effect, Grouping, Route, SpoutTask},
     tuple::Root,
 };
-use tine_state::{GroupRow, LedgerRow, StateIndex};
+use tine_state::{GroupRow, LedgerRow, RaiseOutcome, Snapshot, StateIndex};
 
 use super::*;
 
