@@ -7,8 +7,7 @@
 //! Both sides merge the same sorted words into tables of the same definition (`fillfactor = 50`); every round updates
 //! each row once. Prints the median and the spread of the whole transaction, begin to commit, as seen by the client.
 
-// A program with a printed ratio; what fails ends it.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program with a printed ratio; what fails ends it")]
 
 #[path = "../tests/server/mod.rs"]
 mod server;

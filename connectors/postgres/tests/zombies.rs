@@ -2,8 +2,6 @@
 
 mod server;
 
-use std::time::Duration;
-
 use server::*;
 use tine_core::{failure::FailureKind, id::TxId};
 use tine_postgres::Postgres;
@@ -12,6 +10,10 @@ use tine_state::{CommitOutcome, Committer, Database, Statement, run};
 /// Backends of this database that wait for a lock.
 const WAITING: &str =
     "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+
+/// When the statement began that waits for a lock, in microseconds; 0 when none waits.
+const WAITING_SINCE: &str = "select coalesce(max(extract(epoch from query_start) * 1000000), 0)::bigint \
+     from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
 
 #[tokio::test]
 async fn a3_a_raise_waits_for_a_writer_inside_its_transaction_and_then_sees_what_it_did() {
@@ -68,8 +70,10 @@ async fn a_raise_that_may_not_end_another_roles_writer_waits_for_it() {
     all(&mut *zombie, [Statement::Begin(Some(location)), advance(&commit)]).await;
     let mut leader = session(&plain, &spec).await;
     let raising = tokio::spawn(async move { raise(&mut *leader, attempt(2, 1)).await });
-    // Longer than the first wait for the lock, shorter than a transaction may lie idle.
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    until("the raise waits", || async { fresh.number(WAITING).await > 0 }).await;
+    let first = fresh.number(WAITING_SINCE).await;
+    // Its first wait ends by the lock timeout, it may not end the writer, and it comes again.
+    until("the raise waits again", || async { fresh.number(WAITING_SINCE).await > first }).await;
     all(&mut *zombie, [Statement::Commit]).await;
     let snapshot = raising.await.unwrap();
     assert!(snapshot.rows.iter().all(|row| row.txid == TxId(1) && row.fence == attempt(2, 1)), "{snapshot:?}");

@@ -2,10 +2,13 @@
 //!
 //! Without the variable the tests say so and are skipped; in CI (`CI` is set) that is an error.
 
-// Each test program uses another part.
-#![allow(dead_code, unreachable_pub)]
-// Helpers of tests, which clippy does not know for tests.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses another part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests, which clippy does not know for tests"
+)]
 
 use std::{
     collections::hash_map::RandomState,
