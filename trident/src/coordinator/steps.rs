@@ -83,14 +83,22 @@ impl Coordinator {
 
     /// Asks the sources how far they reach, when there is a place for another transaction.
     pub(super) fn ask(&mut self, out: &mut Out) {
-        let places = if self.cut.has_measured() { self.setup.in_flight_max } else { 1 };
-        let full = self.open.len() >= places;
-        if self.asking || full || self.stopping || out.now_ms() < self.ask_at_ms {
+        if self.asking || self.open.len() >= self.places() || self.stopping || out.now_ms() < self.ask_at_ms {
             return;
         }
         self.asking = true;
         let (positions, ..) = self.tail();
         out.call(Call::Bounds { attempt: self.attempt, positions: Arc::new(positions) });
+    }
+
+    /// How many transactions may be under way: all that may while there is a backlog. While there is none, one is committed
+    /// and one processed, and no third is planned: its records would only wait longer for the commits before it.
+    fn places(&self) -> usize {
+        match (self.cut.has_measured(), self.lag) {
+            (false, _) => 1,
+            (true, 0) => self.setup.in_flight_max.min(2),
+            (true, _) => self.setup.in_flight_max,
+        }
     }
 
     pub(super) fn on_bounds(&mut self, bounds: &[Vec<PartitionBounds>], time_ms: u64, seed: u64, out: &mut Out) {
