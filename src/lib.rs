@@ -25,7 +25,8 @@ pub use tine_state as state;
 pub use tine_trident as trident;
 
 pub use tine_trident::{
-    input::{Bytes, Input, Message, Policy, Records, Row, Text, Transactional},
+    input::{Bytes, Input, Json, Lend, Message, Policy, Records, Row, Text, Transactional},
+    lend,
     run::{Meter, Options, Phase, Progress, Rate, RunError, Shutdown, Summary},
     source::files::files,
     stream::{KeyedStream, Stream},

@@ -1,6 +1,10 @@
 //! What a source lends to a topology: rows of some type, decoded from records, and what happens to records that are not.
 
+pub mod json;
+
 use std::{fmt, marker::PhantomData, sync::Arc};
+
+pub use json::{Json, Lend};
 
 use crate::source::{Record, Source};
 
@@ -20,7 +24,7 @@ pub trait Row: 'static {
 }
 
 /// Why a record is not a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Invalid {
     /// Not UTF-8; the byte at which it stops being it.
@@ -33,6 +37,15 @@ pub enum Invalid {
         /// Index of the NUL.
         at: usize,
     },
+    /// Not the JSON that the row type asks for.
+    Json {
+        /// The line of the value, from 1.
+        line: usize,
+        /// The byte of the line, from 1.
+        column: usize,
+        /// What is wrong there, or was expected.
+        what: Box<str>,
+    },
     /// A null value where a row was asked for.
     Null,
 }
@@ -42,6 +55,9 @@ impl fmt::Display for Invalid {
         match self {
             Invalid::NotUtf8 { at } => write!(f, "the value is not UTF-8 at byte {at}"),
             Invalid::Nul { at } => write!(f, "the value has a NUL at byte {at}, which SQL text cannot hold"),
+            Invalid::Json { line, column, what } => {
+                write!(f, "the value is not the JSON that was expected, at line {line} column {column}: {what}")
+            }
             Invalid::Null => write!(f, "the value is null (a tombstone)"),
         }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use tine_core::failure::Failure;
 use tine_trident::{
-    input::{Bytes, Input, Records, Row, Text},
+    input::{Bytes, Input, Json, Lend, Records, Row, Text},
     source::{Bounds, Reader, Source},
 };
 
@@ -78,6 +78,27 @@ impl KafkaTopic {
 
     /// Rows are the records' values as bytes; `on_null` of the input says what becomes of tombstones.
     pub fn bytes(self) -> Input<Bytes> {
+        self.input()
+    }
+
+    /// Rows are the records' values decoded as JSON, into a type of yours that owns its fields or, named by `lend!`,
+    /// borrows them from the fetch buffer: see [`json`](tine_trident::input::json). `on_invalid` and `on_null` of the
+    /// input say what becomes of others.
+    ///
+    /// ```no_run
+    /// use serde::Deserialize;
+    /// use tine_kafka::Kafka;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Sale<'b> {
+    ///     user: &'b str,
+    ///     cents: i64,
+    /// }
+    /// tine_trident::lend!(Sale as Sales);
+    ///
+    /// let sales = Kafka::connect("kafka:9092").topic("sales").json::<Sales>();
+    /// ```
+    pub fn json<L: Lend>(self) -> Input<Json<L>> {
         self.input()
     }
 

@@ -36,7 +36,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 use tine_core::failure::Failure;
 
 use crate::{
-    input::{Bytes, Input, Records, Text},
+    input::{Bytes, Input, Json, Lend, Records, Text},
     source::{Bounds, Reader, Source},
 };
 
@@ -70,6 +70,12 @@ impl Files {
 
     /// Lines as `&[u8]`, as they are.
     pub fn bytes(self) -> Input<Bytes> {
+        Input::transactional(Arc::new(self.source()))
+    }
+
+    /// Lines as JSON values, decoded into a type of yours that owns its fields or, named by [`lend!`](crate::lend), borrows
+    /// them: see [`json`](crate::input::json).
+    pub fn json<L: Lend>(self) -> Input<Json<L>> {
         Input::transactional(Arc::new(self.source()))
     }
 
