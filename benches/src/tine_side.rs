@@ -22,8 +22,7 @@ pub(crate) fn run(assignment: &Assignment) -> Result<()> {
     let options = Options {
         until_end: true,
         // A record is planned, processed and begins to be committed within the age that both systems are told.
-        batch: age / 2,
-        batch_max: age * 8 / 10,
+        commit_interval: age * 8 / 10,
         batch_units_max: assignment.commit_records,
         ..Options::default()
     };

@@ -50,9 +50,9 @@ struct Args {
     /// Take a table that has rows already as the starting point.
     #[arg(long)]
     adopt: bool,
-    /// How old a record may get under load before it is committed, in milliseconds.
+    /// About how far apart commits may be under load, in milliseconds: the dial between latency and throughput.
     #[arg(long, value_name = "MS", default_value_t = 800)]
-    batch_max_ms: u64,
+    commit_interval_ms: u64,
     /// How long to try to reach brokers, database and ZooKeeper at the start, in seconds.
     #[arg(long, value_name = "S", default_value_t = 30)]
     start_timeout_s: u64,
@@ -106,7 +106,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let options = Options {
         coordination,
         until_end: args.until_end,
-        batch_max: Duration::from_millis(args.batch_max_ms),
+        commit_interval: Duration::from_millis(args.commit_interval_ms),
         start_timeout,
         on_progress: Some(Meter::default().into_callback(|rate| eprintln!("{rate}"))),
         ..Options::default()

@@ -100,10 +100,10 @@ async fn count(args: &Args, shutdown: Shutdown) -> anyhow::Result<()> {
         .stage(|lines| lines.flat_map(|line| line.split_whitespace()).group_by(|word| word).count())
         .persist(Sqlite::open(database).table("word_counts").key("word").value("n"));
 
-    let batch = Duration::from_millis(args.batch_ms);
+    let commit_interval = Duration::from_millis(args.batch_ms);
     let meter = Meter::default().into_callback(|rate| eprintln!("{rate}"));
     let mut options =
-        Options { until_end: true, batch, batch_max: batch, on_progress: Some(meter), ..Options::default() };
+        Options { until_end: true, commit_interval, on_progress: Some(meter), ..Options::default() };
     if let Some(mark) = args.stand_still {
         options.on_phase = Some(crash::stand_still_at(mark));
     }

@@ -229,7 +229,7 @@ async fn d1_dead_letters_are_written_exactly_once_through_kills() {
     let Some(scene) = Scene::new("letters").await.unwrap() else { return };
     let job = Job::values(&scene.broker, &scene.topic, &scene.database)
         .with("--on-invalid", "dead-letter")
-        .with("--batch-max-ms", "100");
+        .with("--commit-interval-ms", "100");
     let (records, mut expected, mut bad) = mixed(400, 5);
     produce::records(scene.broker.address(), &scene.topic, records).unwrap();
     for (nth, phase) in [Phase::Processed, Phase::CommitSent, Phase::Acknowledged].into_iter().enumerate() {
@@ -282,7 +282,7 @@ async fn wrong_flags_are_named() {
     let Some(scene) = Scene::new("flags").await.unwrap() else { return };
     let (job, database) = (scene.job(), address_of(&scene.database).to_owned());
     let usage: [(&'static str, &str); 4] =
-        [("--count", "lines"), ("--batch-max-ms", "soon"), ("--on-invalid", "ignore"), ("--start-timeout-s", "x")];
+        [("--count", "lines"), ("--commit-interval-ms", "soon"), ("--on-invalid", "ignore"), ("--start-timeout-s", "x")];
     for (name, value) in usage {
         refuses(job.clone().with(name, value).program().unwrap(), 2, DEADLINE, &[name, value]);
     }

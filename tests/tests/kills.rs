@@ -124,7 +124,7 @@ impl Kills {
 async fn killed_in_every_phase(title: &str, rounds: usize, zookeeper: bool) {
     let Some(scene) = Scene::new("kills").await.unwrap() else { return };
     let proxy = Proxy::start(scene.database_address()).await.unwrap();
-    let mut job: Job = scene.job().with("--postgres", &proxy.url(&scene.database)).with("--batch-max-ms", "100");
+    let mut job: Job = scene.job().with("--postgres", &proxy.url(&scene.database)).with("--commit-interval-ms", "100");
     if zookeeper {
         let Some(address) = shared::zookeeper() else { return };
         job = job.zookeeper(&address);

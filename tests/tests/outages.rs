@@ -51,7 +51,7 @@ async fn g1_g3_postgres_is_killed_and_restarted_under_load() {
     let postgres: &mut Postgres = &mut postgres;
     let topic = unique("postgres_killed");
     broker.create_topic(&topic, 4).await.unwrap();
-    let job = Job::words(&broker, &topic, &postgres.url()).with("--batch-max-ms", "100");
+    let job = Job::words(&broker, &topic, &postgres.url()).with("--commit-interval-ms", "100");
     let feed = Feed::start(broker.address(), &topic);
     let mut life = job.start().unwrap();
     for _ in 0..3 {
@@ -83,7 +83,7 @@ async fn g1_g2_the_connection_is_cut_inside_commit_sixty_times() {
     const CUTS: usize = 60;
     let Some(scene) = Scene::new("commit_cut").await.unwrap() else { return };
     let proxy = Proxy::start(scene.database_address()).await.unwrap();
-    let job = scene.job().with("--batch-max-ms", "100").with("--postgres", &proxy.url(&scene.database));
+    let job = scene.job().with("--commit-interval-ms", "100").with("--postgres", &proxy.url(&scene.database));
     let feed = scene.feed();
     let mut life = job.start().unwrap();
     for nth in 0..CUTS {
@@ -100,7 +100,7 @@ async fn g1_g2_the_connection_is_cut_inside_commit_sixty_times() {
 async fn g2_connections_go_silent_and_come_back_or_never() {
     let Some(scene) = Scene::new("half_open").await.unwrap() else { return };
     let proxy = Proxy::start(scene.database_address()).await.unwrap();
-    let job = scene.job().with("--batch-max-ms", "100").with("--postgres", &proxy.url(&scene.database));
+    let job = scene.job().with("--commit-interval-ms", "100").with("--postgres", &proxy.url(&scene.database));
     let feed = scene.feed();
     let mut life = job.start().unwrap();
     life.completes(10, DEADLINE).unwrap();
@@ -126,7 +126,7 @@ async fn g2_connections_go_silent_and_come_back_or_never() {
 async fn z5_z6_zookeeper_is_killed_stopped_for_long_and_wiped_under_load() {
     let (Some(scene), Some(mut zookeeper)) = (Scene::new("zookeeper_out").await.unwrap(), own()) else { return };
     let zookeeper: &mut ZooKeeper = &mut zookeeper;
-    let job = scene.job().with("--batch-max-ms", "100").zookeeper(&zookeeper.address());
+    let job = scene.job().with("--commit-interval-ms", "100").zookeeper(&zookeeper.address());
     let feed = scene.feed();
     let mut life = job.start().unwrap();
     life.completes(10, DEADLINE).unwrap();
@@ -158,7 +158,7 @@ async fn k3_the_broker_is_killed_and_restarted_under_load() {
     let kafka: &mut Kafka = &mut kafka;
     let Some(database) = shared::postgres_database("broker_out").await.unwrap() else { return };
     kafka.create_topic("lines", 4).await.unwrap();
-    let job = Job::words(&kafka.broker(), "lines", &database).with("--batch-max-ms", "100");
+    let job = Job::words(&kafka.broker(), "lines", &database).with("--commit-interval-ms", "100");
     let feed = Feed::start(&kafka.address(), "lines");
     let mut life = job.start().unwrap();
     for _ in 0..3 {

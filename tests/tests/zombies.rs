@@ -22,7 +22,7 @@ enum By {
 
 async fn scene(by: By) -> Option<(Scene, Job)> {
     let scene = Scene::new("zombie").await.unwrap()?;
-    let job = scene.job().with("--batch-max-ms", "100");
+    let job = scene.job().with("--commit-interval-ms", "100");
     match by {
         By::Lock => Some((scene, job)),
         By::ZooKeeper => shared::zookeeper().map(|address| (scene, job.zookeeper(&address))),

@@ -49,10 +49,11 @@ pub struct Options {
     pub until_end: bool,
     /// How many transactions are under way at once (default 3): one is committed while the next ones are processed.
     pub in_flight_max: usize,
-    /// How long a batch is to take under load while the database keeps up (default 100 ms).
-    pub batch: Duration,
-    /// The same while the database is the bottleneck (default 800 ms): larger batches have fewer rows per record.
-    pub batch_max: Duration,
+    /// The dial between latency and throughput: how long a batch takes under load (default 800 ms), so about how far
+    /// apart commits are. It is an eighth of this while the database keeps up, and grows to all of it while the database is
+    /// the bottleneck: larger batches have fewer distinct rows per record. Without a backlog batches are cut at once and
+    /// records are committed within milliseconds, whatever this says.
+    pub commit_interval: Duration,
     /// The most positions of the sources that one transaction takes: records for Kafka, bytes for files (default: no
     /// limit but time and memory).
     pub batch_units_max: u64,
@@ -79,8 +80,7 @@ impl Default for Options {
             coordination: None,
             until_end: false,
             in_flight_max: 3,
-            batch: Duration::from_millis(100),
-            batch_max: Duration::from_millis(800),
+            commit_interval: Duration::from_millis(800),
             batch_units_max: u64::MAX,
             poll: Duration::from_millis(5),
             emitters: (cores / 2).max(1),
@@ -289,8 +289,8 @@ fn setup(built: &Built, options: &Options) -> Setup {
         mode: if options.coordination.is_some() { CommitMode::Prepared } else { CommitMode::Whole },
         horizon: if options.until_end { Horizon::Now } else { Horizon::Endless },
         in_flight_max: options.in_flight_max.max(1),
-        batch_ms: ms(options.batch).max(1),
-        batch_max_ms: ms(options.batch_max).max(1),
+        batch_ms: (ms(options.commit_interval) / 8).max(1),
+        batch_max_ms: ms(options.commit_interval).max(1),
         batch_units_max: options.batch_units_max.max(1),
         poll_ms: ms(options.poll).max(1),
         poison_retries: 2,
