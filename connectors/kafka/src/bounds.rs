@@ -10,7 +10,8 @@ use tine_core::failure::Failure;
 use tine_trident::source::{Bounds, Horizon, PartitionBounds, Reached};
 
 use crate::{
-    ask::{Asker, Mark, Topic},
+    ask::Asker,
+    client::{Mark, Questions, Topic},
     topic::Start,
 };
 
@@ -19,7 +20,7 @@ const REFRESH: Duration = Duration::from_secs(2);
 
 /// The bounds of one source's topics.
 pub(crate) struct TopicBounds {
-    asker: Asker,
+    asker: Asker<dyn Questions>,
     topics: Vec<String>,
     start: Start,
     known: Option<Known>,
@@ -35,13 +36,13 @@ struct Known {
 
 impl TopicBounds {
     /// Asks for the topics once, so that a wrong address or topic shows at the start.
-    pub(crate) fn open(asker: Asker, topics: Vec<String>, start: Start) -> Result<TopicBounds, Failure> {
+    pub(crate) fn open(asker: Asker<dyn Questions>, topics: Vec<String>, start: Start) -> Result<TopicBounds, Failure> {
         let mut bounds = TopicBounds { asker, topics, start, known: None };
         bounds.known = Some(bounds.refresh()?);
         Ok(bounds)
     }
 
-    fn refresh(&self) -> Result<Known, Failure> {
+    fn refresh(&mut self) -> Result<Known, Failure> {
         let at = Instant::now();
         let topics = self.topics()?;
         let lows = self.all(&topics, Mark::Low)?;
@@ -49,18 +50,18 @@ impl TopicBounds {
         Ok(Known { at, topics, lows })
     }
 
-    fn topics(&self) -> Result<Vec<Topic>, Failure> {
+    fn topics(&mut self) -> Result<Vec<Topic>, Failure> {
         let names: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         self.asker.topics(&names, &|| false)
     }
 
-    fn all(&self, topics: &[Topic], mark: Mark) -> Result<Vec<Option<u64>>, Failure> {
+    fn all(&mut self, topics: &[Topic], mark: Mark) -> Result<Vec<Option<u64>>, Failure> {
         let asked: Vec<_> =
             partitions(topics).map(|(topic, partition)| (topic.name.as_str(), partition, mark)).collect();
         self.asker.marks(&asked, &|| false)
     }
 
-    fn measure(&self, known: &Known, first: bool) -> Result<Vec<PartitionBounds>, Failure> {
+    fn measure(&mut self, known: &Known, first: bool) -> Result<Vec<PartitionBounds>, Failure> {
         let ends = self.all(&known.topics, Mark::Stable)?;
         let ends: Vec<u64> = ends.into_iter().map(|end| end.expect("only timestamps have no answer")).collect();
         let starts = match self.start {

@@ -1,103 +1,112 @@
-//! A librdkafka client: its connection, its log and the last thing it complained about.
+//! What a Kafka client must be able to do for this connector; there are two.
+//!
+//! What is *judged* (where a range ends, what is lost, which topic is another one) stands in `ask`, `bounds` and
+//! `reader`, once. A client brings what these judge: answers to two [`Questions`], and, for readers, the records of a
+//! partition between a position and an end ([`Fetching`]).
 
-use std::{
-    fmt,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use tine_core::failure::{Failure, FailureKind};
+use tine_trident::source::Sink;
 
-use rdkafka::{
-    ClientConfig, ClientContext,
-    config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::{KafkaError, RDKafkaErrorCode},
-};
-use tine_core::failure::Failure;
-
-use crate::settings;
-
-/// A client without a group: it fetches what it is told to and asks questions.
-pub(crate) struct Client {
-    pub(crate) consumer: BaseConsumer<Complaints>,
-    /// `host:port,…` for messages.
-    pub(crate) brokers: String,
+/// Which code talks to the brokers. Both read the same records and refuse the same losses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Client {
+    /// tine's own, in safe Rust: record batches are parsed where they lie. TLS and SASL (PLAIN, SCRAM) are built in.
+    Native,
+    /// librdkafka, the C library.
+    #[default]
+    Rdkafka,
 }
 
-impl Client {
-    /// Makes a client; nothing is sent yet. Wrong settings are `Fatal` and named.
-    pub(crate) fn new(config: &ClientConfig) -> Result<Client, Failure> {
-        let brokers = config.get("bootstrap.servers").unwrap_or_default().to_string();
-        let consumer = config
-            .create_with_context(Complaints::default())
-            .map_err(|error| Failure::fatal(format!("kafka settings are wrong: {}", without_secrets(&error))))?;
-        Ok(Client { consumer, brokers })
-    }
+/// What a topic is right now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Topic {
+    pub(crate) name: String,
+    /// Its id (KIP-516) in base64 without padding, never used again for another topic.
+    pub(crate) id: String,
+    pub(crate) partitions: i32,
+}
 
-    /// Serves what librdkafka has to tell; never waits.
-    pub(crate) fn serve(&self) {
-        while self.consumer.poll(Duration::ZERO).is_some() {}
-    }
+/// How far a partition is asked to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The first offset that can be read.
+    Low,
+    /// The last stable offset: the high watermark, or the first offset of the oldest open transaction.
+    Stable,
+    /// The first committed record at or after a time; `None` when there is none.
+    Time(i64),
+}
+
+/// The questions both sides have for the brokers. Failures are `Transient` when the brokers are away, `Fatal` when they
+/// refuse, `Superseded` when `cancelled` said so, which is asked at least every 100 ms.
+pub(crate) trait Questions: Send {
+    /// What the topics are, in the order asked; `None` for one that the broker asked does not know.
+    fn describe(&mut self, names: &[&str], cancelled: &dyn Fn() -> bool) -> Result<Vec<Option<Topic>>, Failure>;
+
+    /// One offset for each partition asked for, in that order, from the partitions' leaders.
+    fn marks(&mut self, asked: &[(&str, i32, Mark)], cancelled: &dyn Fn() -> bool)
+    -> Result<Vec<Option<u64>>, Failure>;
 
     /// A `Transient` failure: what was tried, where, and why it may have failed.
-    pub(crate) fn away(&self, tried: &str, why: &str) -> Failure {
-        self.serve();
-        let last = self.consumer.context().last();
-        let last = if last.is_empty() { String::new() } else { format!("; last error: {last}") };
-        Failure::transient(format!(
-            "kafka at {} did not {tried}: {why}{last} (check that the address is right and the broker is up)",
-            self.brokers
-        ))
-    }
+    fn away(&self, tried: &str, why: &str) -> Failure;
 }
 
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("brokers", &self.brokers).finish_non_exhaustive()
-    }
+/// A partition of the topic that a plan means.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'p> {
+    /// `topic/N`.
+    pub(crate) name: &'p str,
+    pub(crate) topic: &'p str,
+    pub(crate) partition: i32,
+    /// The topic's id when the range was planned.
+    pub(crate) incarnation: &'p str,
 }
 
-/// A setting's error; without librdkafka's words when they may repeat a secret value.
-fn without_secrets(error: &KafkaError) -> String {
-    match error {
-        KafkaError::ClientConfig(_, _, key, _) if settings::is_secret(key) => format!("{key} has a wrong value"),
-        KafkaError::ClientConfig(_, why, key, _) => format!("{key}: {why}"),
-        error => error.to_string(),
-    }
+/// Fetches partitions, each on its way from one position to the next.
+pub(crate) trait Fetching: Questions {
+    /// Lends what lies between `next` and `to`. After `Ok`, `next` is `to`; after `Err`, it says how far the sink has
+    /// everything, unless the sink itself failed. Where the last call for this partition ended, it goes on without a new
+    /// start; anywhere else it starts anew.
+    fn lend(&mut self, place: &Place<'_>, next: &mut u64, to: u64, sink: &mut dyn Sink) -> Result<(), Halt>;
+
+    /// Forgets what was fetched of a partition: the next call starts it anew.
+    fn stop(&mut self, partition: &str);
+
+    /// Forgets whatever was fetched or learned of any topic: one of them is another one now.
+    fn forget(&mut self);
 }
 
-/// Remembers the last error, and hands librdkafka's log to `tracing`.
-#[derive(Debug, Default)]
-pub(crate) struct Complaints {
-    last: Mutex<String>,
+/// Why fetching stopped before the end of the range.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// Nothing came for some seconds; it may go on as it is.
+    Stalled(String),
+    /// The partition's fetching failed: somebody looks why, and starts it anew.
+    Broken(String),
+    /// The partition's leader has another history at the position: records that may have been counted are gone.
+    Truncated(String),
+    /// This user may not read the topic.
+    NotAllowed,
+    /// The sink's failure, a cancellation, or a record that cannot be lent.
+    Failed(Failure),
 }
 
-impl Complaints {
-    fn last(&self) -> String {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+/// A cancelled range.
+pub(crate) fn cancelled() -> Failure {
+    Failure::new(FailureKind::Superseded, "nobody wants this range any more")
 }
 
-impl ClientContext for Complaints {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(target: "tine_kafka::librdkafka", facility, "{message}");
-            }
-            // A broker that is away is an error there on each attempt; here the reader says so once.
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-                tracing::info!(target: "tine_kafka::librdkafka", facility, "{message}");
-            }
-            _ => tracing::debug!(target: "tine_kafka::librdkafka", facility, "{message}"),
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            return; // It follows the error that says why.
-        }
-        let text = if reason.is_empty() { error.to_string() } else { reason.to_string() };
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
-    }
+/// The topic is there, but not for us.
+pub(crate) fn not_allowed(topic: &str) -> Failure {
+    Failure::fatal(format!("kafka does not let this user read topic {topic}: grant READ and DESCRIBE on it"))
 }
 
-impl ConsumerContext for Complaints {}
+/// A topic without an id.
+pub(crate) fn no_ids(brokers: &str, topic: &str) -> Failure {
+    Failure::fatal(format!("kafka at {brokers} gives topic {topic} no id: brokers of Kafka 3.1 or newer are needed"))
+}
+
+/// A name that Kafka would never give a topic.
+pub(crate) fn bad_name(topic: &str) -> Failure {
+    Failure::fatal(format!("kafka refuses the topic name {topic:?}"))
+}

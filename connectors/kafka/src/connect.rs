@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::topic::KafkaTopic;
+use crate::{client::Client, topic::KafkaTopic};
 
 /// The brokers of a Kafka cluster, and librdkafka's settings for them. Nothing is connected before a topology runs.
 ///
@@ -21,12 +21,13 @@ use crate::topic::KafkaTopic;
 pub struct Kafka {
     pub(crate) brokers: String,
     pub(crate) settings: Vec<(String, String)>,
+    pub(crate) client: Client,
 }
 
 impl Kafka {
     /// Brokers to ask first, as `host:port,host:port`; the others are found through them.
     pub fn connect(brokers: impl Into<String>) -> Kafka {
-        Kafka { brokers: brokers.into(), settings: Vec::new() }
+        Kafka { brokers: brokers.into(), settings: Vec::new(), client: Client::default() }
     }
 
     /// Sets an option of librdkafka (its `CONFIGURATION.md` lists them all). Values never appear in messages or `Debug`.
@@ -37,6 +38,13 @@ impl Kafka {
     #[must_use]
     pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Kafka {
         self.settings.push((key.into(), value.into()));
+        self
+    }
+
+    /// Which client talks to the brokers (default: [`Client::Rdkafka`]).
+    #[must_use]
+    pub fn client(mut self, client: Client) -> Kafka {
+        self.client = client;
         self
     }
 

@@ -39,11 +39,11 @@ mod ask;
 mod bounds;
 mod client;
 mod connect;
-mod native;
+mod librdkafka;
 mod reader;
 mod settings;
 mod topic;
-mod track;
 
+pub use client::Client;
 pub use connect::Kafka;
 pub use topic::{KafkaTopic, Start};

@@ -1,28 +1,25 @@
 //! The emitters' side: exactly the records of a range, and the proof that these are all.
 //!
-//! A reader has one client, and a [`Track`] with a queue of its own for each partition that it reads. A range that begins
-//! where the last one ended goes on from the queue; any other starts the partition anew at its first offset (no seek:
-//! seeks race with fetches). Other partitions are fetched ahead meanwhile, each up to its own bound.
+//! The client fetches; the reader judges. It starts the partition anew when fetching fails, looks why nothing comes, and
+//! tells a loss from a delay: what lies below the low mark is deleted, what lies above the end for several looks was
+//! truncated.
 //!
-//! When the range's last record was lent, the topic's id is asked for once more (0.1–0.25 ms on loopback, on a connection
-//! of its own). Ids are never used again: the same id at the plan and after the last record means that all in between
-//! came from the planned topic, whatever was deleted and created meanwhile. In a cluster, the broker asked may hear of a
-//! re-creation some ms later than the one that was read from; that window is not covered.
+//! When the range's last record was lent, the topic's id is asked for once more. Ids are never used again: the same id
+//! at the plan and after the last record means that all in between came from the planned topic, whatever was deleted and
+//! created meanwhile. In a cluster, the broker asked may hear of a re-creation some ms later than the one that was read
+//! from; librdkafka's client does not cover that window, the native one fetches by id.
 
 use std::{
     collections::HashMap,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use rdkafka::ClientConfig;
 use tine_core::failure::Failure;
 use tine_trident::source::{PartitionRange, Reader, Sink};
 
 use crate::{
-    ask::{self, Asker, Mark},
-    client::Client,
-    track::{Halt, STALL, Track, cancelled},
+    ask::Asker,
+    client::{Fetching, Halt, Mark, Place, cancelled, not_allowed},
 };
 
 /// How often a partition is started anew within a range before the read gives up as transient.
@@ -35,19 +32,11 @@ const SHORT_MAX: usize = 3;
 /// The pause before a new start, times the number of starts so far.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A partition that was not read for this long is fetched no more.
-const IDLE: Duration = Duration::from_secs(60);
-
 /// Reads ranges of any of the source's partitions.
 pub(crate) struct TopicReader {
-    /// Before the client: tracks are freed first.
-    tracks: HashMap<String, Track>,
     /// The id under which each topic is fetched.
     incarnations: HashMap<String, String>,
-    client: Option<Arc<Client>>,
-    config: ClientConfig,
-    asker: Asker,
-    headers: bool,
+    asker: Asker<dyn Fetching>,
 }
 
 /// A range under way, with the partition's name taken apart.
@@ -62,71 +51,52 @@ struct Way<'r> {
 }
 
 impl TopicReader {
-    pub(crate) fn new(config: ClientConfig, asker: Asker, headers: bool) -> TopicReader {
-        TopicReader { tracks: HashMap::new(), incarnations: HashMap::new(), client: None, config, asker, headers }
+    pub(crate) fn new(asker: Asker<dyn Fetching>) -> TopicReader {
+        TopicReader { incarnations: HashMap::new(), asker }
     }
 
     fn read_way(&mut self, way: &mut Way<'_>, sink: &mut dyn Sink) -> Result<(), Failure> {
-        let client = self.client(way)?;
-        client.serve();
+        self.meet(way);
         while way.next < way.range.to {
-            let headers = self.headers;
-            let track = self.track(&client, way)?;
-            let ran = track.run(way.range.to, headers, &client, sink);
-            way.next = track.next();
-            match ran {
-                Ok(()) => {}
+            let place = way.place();
+            let lent = self.asker.client.lend(&place, &mut way.next, way.range.to, sink);
+            match lent {
+                Ok(()) => assert_eq!(way.next, way.range.to, "a range ends where it was planned to end"),
                 Err(Halt::Failed(failure)) => return Err(failure),
-                Err(Halt::Stalled) => {
-                    let why = format!("nothing came for {} s", STALL.as_secs());
+                Err(Halt::NotAllowed) => return Err(not_allowed(way.topic)),
+                Err(Halt::Truncated(why)) => return Err(truncated(way, &why)),
+                Err(Halt::Stalled(why)) => {
                     if self.look(way, sink)? {
-                        self.restart(way, &client, &why, sink)?;
+                        self.restart(way, &why, sink)?;
                     }
                 }
-                Err(Halt::Broken { code, text }) => {
-                    self.judge(way, code, &text)?;
+                Err(Halt::Broken(why)) => {
                     self.look(way, sink)?;
-                    self.restart(way, &client, &text, sink)?;
+                    self.restart(way, &why, sink)?;
                 }
             }
         }
         self.verify(way, sink)
     }
 
-    /// The client to fetch with. A topic under another id gets a new one: nothing fetched or known of the old topic
-    /// may be taken for the new one's.
-    fn client(&mut self, way: &Way<'_>) -> Result<Arc<Client>, Failure> {
+    /// A topic under another id: nothing fetched or known of the old topic may be taken for the new one's.
+    fn meet(&mut self, way: &Way<'_>) {
         let known = self.incarnations.get(way.topic);
-        if known.is_some_and(|known| *known != way.range.incarnation) {
-            self.tracks.clear();
+        if known.is_some_and(|known| *known == way.range.incarnation) {
+            return;
+        }
+        if known.is_some() {
             self.incarnations.clear();
-            self.client = None;
+            self.asker.client.forget();
         }
         self.incarnations.insert(way.topic.to_string(), way.range.incarnation.clone());
-        match &self.client {
-            Some(client) => Ok(Arc::clone(client)),
-            None => Ok(Arc::clone(self.client.insert(Arc::new(Client::new(&self.config)?)))),
-        }
     }
 
-    /// The partition's track at the place where the range goes on: the one at hand, or a new start.
-    fn track(&mut self, client: &Arc<Client>, way: &Way<'_>) -> Result<&mut Track, Failure> {
-        let name = &way.range.partition;
-        if self.tracks.get(name).is_none_or(|track| track.next() != way.next) {
-            // The old one stops before the new one starts: both are the same partition to librdkafka.
-            self.tracks.remove(name);
-            self.tracks.retain(|_, track| track.used.elapsed() < IDLE);
-            let track = Track::start(client, way.topic, way.partition, way.next)?;
-            self.tracks.insert(name.clone(), track);
-        }
-        Ok(self.tracks.get_mut(name).expect("it is there or was inserted above"))
-    }
-
-    fn restart(&mut self, way: &mut Way<'_>, client: &Client, why: &str, sink: &dyn Sink) -> Result<(), Failure> {
-        self.tracks.remove(&way.range.partition);
+    fn restart(&mut self, way: &mut Way<'_>, why: &str, sink: &dyn Sink) -> Result<(), Failure> {
+        self.asker.client.stop(&way.range.partition);
         way.restarts += 1;
         if way.restarts > RESTARTS_MAX {
-            return Err(client.away(&format!("give {way}"), why));
+            return Err(self.asker.client.away(&format!("give {way}"), why));
         }
         tracing::info!(partition = way.range.partition, from = way.next, "fetching starts anew: {why}");
         let until = Instant::now() + PAUSE * way.restarts as u32;
@@ -139,27 +109,10 @@ impl TopicReader {
         Ok(())
     }
 
-    /// Errors after which there is nothing to look for.
-    fn judge(&self, way: &Way<'_>, code: i32, text: &str) -> Result<(), Failure> {
-        const NOT_ALLOWED: i32 = 29;
-        if code == NOT_ALLOWED {
-            return Err(ask::not_allowed(way.topic));
-        }
-        // librdkafka compares leader epochs (KIP-320) and finds another history at our position; its event says so in
-        // words only.
-        if text.to_ascii_lowercase().contains("truncat") {
-            return Err(Failure::fatal(format!(
-                "records were lost by kafka at {way}: {text}; an unclean leader election has removed records that may \
-                 have been counted"
-            )));
-        }
-        Ok(())
-    }
-
     /// Looks why nothing comes; whether it should come. `Fatal` when it cannot come any more.
-    fn look(&self, way: &mut Way<'_>, sink: &dyn Sink) -> Result<bool, Failure> {
+    fn look(&mut self, way: &mut Way<'_>, sink: &dyn Sink) -> Result<bool, Failure> {
         self.verify(way, sink)?;
-        let mark = |mark| {
+        let mut mark = |mark| {
             let found = self.asker.marks(&[(way.topic, way.partition, mark)], &|| sink.cancelled())?;
             Ok(found[0].expect("only timestamps have no answer"))
         };
@@ -185,7 +138,7 @@ impl TopicReader {
     }
 
     /// Whether the topic is still the planned one. A broker that does not know it may lag; another id is a proof.
-    fn verify(&self, way: &Way<'_>, sink: &dyn Sink) -> Result<(), Failure> {
+    fn verify(&mut self, way: &Way<'_>, sink: &dyn Sink) -> Result<(), Failure> {
         let topic = self.asker.planned_topic(way.topic, &|| sink.cancelled())?;
         if topic.id == way.range.incarnation {
             return Ok(());
@@ -203,7 +156,7 @@ impl Reader for TopicReader {
         let mut way = Way::new(range)?;
         let read = self.read_way(&mut way, sink);
         if read.is_err() {
-            self.tracks.remove(&range.partition);
+            self.asker.client.stop(&range.partition);
         }
         read
     }
@@ -219,6 +172,18 @@ impl<'r> Way<'r> {
         }
         Ok(Way { range, topic, partition, next: range.from, restarts: 0, short: 0 })
     }
+
+    fn place(&self) -> Place<'r> {
+        let PartitionRange { partition: name, incarnation, .. } = self.range;
+        Place { name, topic: self.topic, partition: self.partition, incarnation }
+    }
+}
+
+fn truncated(way: &Way<'_>, why: &str) -> Failure {
+    Failure::fatal(format!(
+        "records were lost by kafka at {way}: {why}; an unclean leader election has removed records that may have been \
+         counted"
+    ))
 }
 
 impl std::fmt::Display for Way<'_> {

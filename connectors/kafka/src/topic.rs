@@ -1,9 +1,6 @@
 //! Topics as a source: what to read, from where at the first start, and as which row type.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use tine_core::failure::Failure;
 use tine_trident::{
@@ -14,10 +11,10 @@ use tine_trident::{
 use crate::{
     ask::{Asker, Seen},
     bounds::TopicBounds,
-    client::Client,
+    client::{Client, Fetching, Questions},
     connect::Kafka,
+    librdkafka::Librdkafka,
     reader::TopicReader,
-    settings,
 };
 
 /// Where a topology that has never run begins to read. Partitions that are added later begin at their first record.
@@ -59,6 +56,13 @@ impl KafkaTopic {
     #[must_use]
     pub fn start(mut self, start: Start) -> KafkaTopic {
         self.start = start;
+        self
+    }
+
+    /// Which client reads (default: what [`Kafka::client`] says).
+    #[must_use]
+    pub fn client(mut self, client: Client) -> KafkaTopic {
+        self.kafka.client = client;
         self
     }
 
@@ -109,44 +113,48 @@ impl KafkaTopic {
     }
 
     fn input<T: Row>(self) -> Input<T> {
-        Input::transactional(Arc::new(TopicSource {
-            topic: self,
-            asking: Mutex::new(Weak::new()),
-            seen: Seen::default(),
-        }))
+        let rdkafka = Librdkafka::default();
+        Input::transactional(Arc::new(TopicSource { topic: self, rdkafka, seen: Seen::default() }))
     }
 }
 
 /// The source behind an input.
 struct TopicSource {
     topic: KafkaTopic,
-    /// The client for questions, shared by all that live at a time: questions on a fetching client's connection would
-    /// stand in line behind its fetches.
-    asking: Mutex<Weak<Client>>,
+    rdkafka: Librdkafka,
     /// Outlives the bounds and readers, which are made anew after failures.
     seen: Seen,
 }
 
 impl TopicSource {
-    fn checked(&self) -> Result<rdkafka::ClientConfig, Failure> {
-        let config = settings::client(&self.topic.kafka.brokers, &self.topic.kafka.settings)?;
+    fn checked(&self) -> Result<(), Failure> {
         let mut seen = BTreeSet::new();
         match self.topic.topics.iter().find(|name| name.is_empty() || name.contains(['/', '\0']) || !seen.insert(*name))
         {
             _ if self.topic.topics.is_empty() => Err(Failure::fatal("kafka source without a topic: name at least one")),
             Some(name) => Err(Failure::fatal(format!("kafka topic name {name:?} is impossible or comes twice"))),
-            None => Ok(config),
+            None => Ok(()),
         }
     }
 
-    fn asker(&self, config: &rdkafka::ClientConfig) -> Result<Asker, Failure> {
-        let mut shared = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = match shared.upgrade() {
-            Some(client) => client,
-            None => Arc::new(Client::new(config)?),
+    fn questions(&self) -> Result<Asker<dyn Questions>, Failure> {
+        self.checked()?;
+        let Kafka { brokers, settings, client } = &self.topic.kafka;
+        let questions = match client {
+            Client::Rdkafka => self.rdkafka.questions(brokers, settings)?,
+            Client::Native => return Err(Failure::fatal("not yet")),
         };
-        *shared = Arc::downgrade(&client);
-        Ok(Asker::new(client, self.seen.clone()))
+        Ok(Asker::new(questions, self.seen.clone()))
+    }
+
+    fn fetching(&self) -> Result<Asker<dyn Fetching>, Failure> {
+        self.checked()?;
+        let (Kafka { brokers, settings, client }, headers) = (&self.topic.kafka, self.topic.headers);
+        let fetching = match client {
+            Client::Rdkafka => self.rdkafka.fetching(brokers, settings, headers)?,
+            Client::Native => return Err(Failure::fatal("not yet")),
+        };
+        Ok(Asker::new(fetching, self.seen.clone()))
     }
 }
 
@@ -159,13 +167,11 @@ impl Source for TopicSource {
     }
 
     fn bounds(&self) -> Result<Box<dyn Bounds>, Failure> {
-        let asker = self.asker(&self.checked()?)?;
-        Ok(Box::new(TopicBounds::open(asker, self.topic.topics.clone(), self.topic.start)?))
+        let (topics, start) = (self.topic.topics.clone(), self.topic.start);
+        Ok(Box::new(TopicBounds::open(self.questions()?, topics, start)?))
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, Failure> {
-        let config = self.checked()?;
-        let asker = self.asker(&config)?;
-        Ok(Box::new(TopicReader::new(config, asker, self.topic.headers)))
+        Ok(Box::new(TopicReader::new(self.fetching()?)))
     }
 }

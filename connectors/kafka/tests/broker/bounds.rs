@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::*;
 use tine_core::failure::FailureKind;
-use tine_kafka::{Kafka, Start};
+use tine_kafka::Start;
 use tine_trident::source::{Horizon, Reached};
 
 #[test]
@@ -67,7 +67,7 @@ fn a_first_start_is_earliest_latest_or_at_a_timestamp() {
 fn k8_several_topics_are_one_source_and_added_partitions_appear() {
     let Some(broker) = broker() else { return };
     let (a, b) = (Topic::create(&broker, "a", 2, &[]), Topic::create(&broker, "b", 1, &[]));
-    let input = Kafka::connect(&broker).topics([&a.name, &b.name]).start(Start::Latest).bytes();
+    let input = kafka(&broker).topics([&a.name, &b.name]).start(Start::Latest).bytes();
     let mut bounds = bounds_of(&*input.source);
     let names = |bounds: &[tine_trident::source::PartitionBounds]| {
         bounds.iter().map(|bounds| bounds.partition.clone()).collect::<Vec<_>>()
@@ -93,7 +93,7 @@ fn k8_several_topics_are_one_source_and_added_partitions_appear() {
 #[test]
 fn a_missing_topic_is_fatal_and_says_how_to_make_it() {
     let Some(broker) = broker() else { return };
-    let failure = Kafka::connect(&broker).topic("nobody-made-this").bytes().source.bounds().err().expect("missing");
+    let failure = kafka(&broker).topic("nobody-made-this").bytes().source.bounds().err().expect("missing");
     assert_eq!(failure.kind, FailureKind::Fatal);
     assert!(failure.message.contains("nobody-made-this") && failure.message.contains("--create"), "{failure}");
 }
@@ -120,7 +120,7 @@ fn a_topic_that_was_seen_and_is_missing_is_transient_for_the_same_source() {
 #[test]
 fn an_unreachable_broker_is_transient_and_named() {
     let started = Instant::now();
-    let source = Kafka::connect("127.0.0.1:1").topic("lines").bytes().source;
+    let source = kafka("127.0.0.1:1").topic("lines").bytes().source;
     let failure = source.bounds().err().expect("nobody listens there");
     assert_eq!(failure.kind, FailureKind::Transient, "{failure}");
     assert!(failure.message.contains("127.0.0.1:1") && failure.message.contains("refused"), "{failure}");
@@ -130,7 +130,7 @@ fn an_unreachable_broker_is_transient_and_named() {
 #[test]
 fn impossible_sources_are_fatal_and_say_why() {
     let says = |topics: &[&str], key: &str, value: &str, words: &str| {
-        let mut kafka = Kafka::connect("127.0.0.1:1");
+        let mut kafka = kafka("127.0.0.1:1");
         if !key.is_empty() {
             kafka = kafka.set(key, value);
         }

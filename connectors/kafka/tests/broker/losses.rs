@@ -116,7 +116,7 @@ fn a_sinks_failure_ends_the_read_and_the_next_read_begins_anew() {
 
 #[test]
 fn an_unreachable_broker_is_transient_for_a_reader_and_cancellation_is_heard() {
-    let source = tine_kafka::Kafka::connect("127.0.0.1:1").topic("lines").bytes().source;
+    let source = kafka("127.0.0.1:1").topic("lines").bytes().source;
     let mut reader = source.reader().expect("nothing is connected yet");
     let range = tine_trident::source::PartitionRange {
         source: tine_trident::source::SourceIndex(0),

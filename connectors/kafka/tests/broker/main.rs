@@ -1,4 +1,4 @@
-//! The connector against a real broker, whose address `TINE_TEST_KAFKA` (host:port) gives.
+//! The connector against a real broker, whose address `TINE_TEST_KAFKA` (host:port) gives: librdkafka's client.
 
 #![allow(clippy::panic, clippy::print_stderr, reason = "tests say why they fail or are skipped")]
 
@@ -6,3 +6,5 @@ mod bounds;
 mod losses;
 mod ranges;
 mod support;
+
+const CLIENT: tine_kafka::Client = tine_kafka::Client::Rdkafka;

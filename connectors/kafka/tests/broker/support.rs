@@ -38,6 +38,11 @@ pub(crate) fn broker() -> Option<String> {
     }
 }
 
+/// Brokers seen through the client under test.
+pub(crate) fn kafka(brokers: &str) -> Kafka {
+    Kafka::connect(brokers).client(crate::CLIENT)
+}
+
 /// Waits until `ask` answers; fails after [`DEADLINE`].
 pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
@@ -110,7 +115,7 @@ impl Topic {
     }
 
     pub(crate) fn input(&self) -> KafkaTopic {
-        Kafka::connect(&self.broker).topic(&self.name)
+        kafka(&self.broker).topic(&self.name)
     }
 
     pub(crate) fn bounds(&self) -> Vec<PartitionBounds> {

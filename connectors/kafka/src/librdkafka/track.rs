@@ -10,13 +10,14 @@ use std::{
 };
 
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
-use tine_core::failure::{Failure, FailureKind};
+use tine_core::failure::Failure;
 use tine_trident::source::{Record, Sink};
 
-use crate::{
-    client::Client,
+use super::{
+    handle::Handle,
     native::batch::{Message, Queue},
 };
+use crate::client::cancelled;
 
 /// How long one wait for records lasts: between two of them the sink is asked whether it still wants any.
 const WAIT: Duration = Duration::from_millis(50);
@@ -51,7 +52,7 @@ pub(crate) enum Halt {
 
 impl Track {
     /// Starts fetching at `from`.
-    pub(crate) fn start(client: &Arc<Client>, topic: &str, partition: i32, from: u64) -> Result<Track, Failure> {
+    pub(crate) fn start(client: &Arc<Handle>, topic: &str, partition: i32, from: u64) -> Result<Track, Failure> {
         let offset = i64::try_from(from).map_err(|_| Failure::fatal(format!("{from} is not a kafka offset")))?;
         let queue =
             Queue::start(client, topic, partition, offset).map_err(|why| client.away("start fetching", &why))?;
@@ -65,7 +66,7 @@ impl Track {
 
     /// Lends what lies between [`next`](Track::next) and `to`. After `Ok`, `next` is `to`; after `Err`, it says how far
     /// the sink has everything, unless the sink itself failed.
-    pub(crate) fn run(&mut self, to: u64, headers: bool, client: &Client, sink: &mut dyn Sink) -> Result<(), Halt> {
+    pub(crate) fn run(&mut self, to: u64, headers: bool, client: &Handle, sink: &mut dyn Sink) -> Result<(), Halt> {
         let mut since = Instant::now();
         self.used = since;
         while self.next < to {
@@ -124,11 +125,6 @@ impl Track {
         }
         Ok(())
     }
-}
-
-/// A cancelled range.
-pub(crate) fn cancelled() -> Failure {
-    Failure::new(FailureKind::Superseded, "nobody wants this range any more")
 }
 
 const NONE: i32 = Code::RD_KAFKA_RESP_ERR_NO_ERROR as i32;

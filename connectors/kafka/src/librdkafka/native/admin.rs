@@ -13,7 +13,7 @@ use std::{
 use rdkafka::consumer::Consumer;
 use rdkafka_sys::bindings::{self, rd_kafka_admin_op_t as Api};
 
-use crate::client::Client;
+use crate::librdkafka::handle::Handle;
 
 /// How often the wait for an answer asks whether it is still wanted.
 const STEP: Duration = Duration::from_millis(50);
@@ -51,7 +51,7 @@ pub(crate) struct OffsetAnswer {
 
 /// Asks for the ids and partition counts of `topics`: one request to one broker.
 pub(crate) fn describe(
-    client: &Client,
+    client: &Handle,
     topics: &[&str],
     timeout: Duration,
     cancelled: &dyn Fn() -> bool,
@@ -82,7 +82,7 @@ pub(crate) fn describe(
 /// Asks for one offset per partition: -2 the first that can be read, -1 the last stable one, otherwise that of the first
 /// record at or after a timestamp in ms. One request per broker that leads some of them. A partition comes once.
 pub(crate) fn offsets(
-    client: &Client,
+    client: &Handle,
     asked: &[(&str, i32, i64)],
     timeout: Duration,
     cancelled: &dyn Fn() -> bool,
@@ -150,14 +150,14 @@ unsafe fn described(topic: *const bindings::rd_kafka_TopicDescription_t) -> Desc
 
 /// What a request needs: options and a queue of its own for the answer.
 struct Question<'c> {
-    client: &'c Client,
+    client: &'c Handle,
     rk: *mut bindings::rd_kafka_t,
     options: NonNull<bindings::rd_kafka_AdminOptions_t>,
     queue: NonNull<bindings::rd_kafka_queue_t>,
 }
 
 impl<'c> Question<'c> {
-    fn new(client: &'c Client, api: Api, timeout: Duration) -> Question<'c> {
+    fn new(client: &'c Handle, api: Api, timeout: Duration) -> Question<'c> {
         let rk = client.consumer.client().native_ptr();
         // SAFETY: `rk` is alive as long as `client`; both calls only allocate, and abort the process when memory is out.
         let (options, queue) =

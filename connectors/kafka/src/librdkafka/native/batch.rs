@@ -15,7 +15,7 @@ use std::{
 use rdkafka::consumer::Consumer;
 use rdkafka_sys::{self as sys, bindings};
 
-use crate::client::Client;
+use crate::librdkafka::handle::Handle;
 
 /// How many messages are taken at a time: enough to spread the call's cost, few enough to stay in the cache.
 pub(crate) const BATCH_MAX: usize = 512;
@@ -29,7 +29,7 @@ pub(crate) struct Queue {
     topic: NonNull<bindings::rd_kafka_topic_t>,
     partition: i32,
     /// Keeps librdkafka's handle alive until everything above is freed.
-    _client: Arc<Client>,
+    _client: Arc<Handle>,
 }
 
 // SAFETY: librdkafka's handles and messages may be used from any thread; `&mut self` keeps it to one at a time, and
@@ -38,7 +38,7 @@ unsafe impl Send for Queue {}
 
 impl Queue {
     /// Starts fetching `topic`/`partition` at `offset`.
-    pub(crate) fn start(client: &Arc<Client>, topic: &str, partition: i32, offset: i64) -> Result<Queue, String> {
+    pub(crate) fn start(client: &Arc<Handle>, topic: &str, partition: i32, offset: i64) -> Result<Queue, String> {
         let name = CString::new(topic).map_err(|_| format!("topic name {topic:?} contains a NUL"))?;
         let rk = client.consumer.client().native_ptr();
         // SAFETY: `rk` is alive as long as `client`; a null configuration means the client's default one.
