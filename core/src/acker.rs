@@ -72,7 +72,7 @@ pub struct Ended<N> {
 }
 
 /// The acker: all the trees that are under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Acker<N> {
     trees: BTreeMap<Root, Tree<N>>,
     /// Ticks so far.
@@ -82,7 +82,7 @@ pub struct Acker<N> {
 /// A tree that has seen no report for this many ticks has timed out: between 1 and 1.25 timeouts.
 const TICKS_TO_LIVE: u64 = 5;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tree<N> {
     value: u64,
     spout: Option<TaskId>,

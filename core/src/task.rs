@@ -164,7 +164,7 @@ pub enum Effect<F: Flow, C> {
 }
 
 /// Routing and edge numbers, common to spouts and bolts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Wiring {
     id: TaskId,
     routes: Vec<Route>,
@@ -218,7 +218,7 @@ impl Wiring {
 }
 
 /// One bolt with its bookkeeping.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BoltTask<F: Flow, B: Bolt<F>> {
     bolt: B,
     wiring: Wiring,
@@ -297,7 +297,7 @@ impl<F: Flow, B: Bolt<F>> BoltTask<F, B> {
 }
 
 /// One spout with its bookkeeping.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SpoutTask<F: Flow, S: Spout<F>> {
     spout: S,
     wiring: Wiring,

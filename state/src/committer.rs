@@ -54,7 +54,7 @@ pub enum CommitOutcome {
 }
 
 /// One commit as a procedure.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Committer {
     order: CommitOrder,
     phase: Phase,
@@ -65,7 +65,7 @@ pub struct Committer {
     to_load: Vec<usize>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Phase {
     Begin,
     Advance,

@@ -20,14 +20,14 @@ pub enum PrepareOutcome {
 }
 
 /// One prepare as a procedure.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Prepare {
     row: Arc<TransactionRow>,
     location: Location,
     phase: Phase,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Phase {
     Begin,
     LockGroup,

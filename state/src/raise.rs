@@ -23,7 +23,7 @@ pub enum RaiseOutcome {
 }
 
 /// One raise as a procedure.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Raise {
     attempt: Attempt,
     phase: Phase,
@@ -32,7 +32,7 @@ pub struct Raise {
     read_first: Option<Box<Snapshot>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Phase {
     /// Only under a mutant.
     ReadFirst,

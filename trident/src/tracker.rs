@@ -12,13 +12,13 @@ use tine_core::{
 };
 
 /// What one task has seen of one attempt of one transaction.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BatchTracker {
     upstream: usize,
     senders: BTreeMap<TaskId, Sender>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Sender {
     chunks: BTreeSet<u64>,
     rows: u64,

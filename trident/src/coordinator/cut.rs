@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Learns how large batches should be.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Cut {
     batch_ms: u64,
     batch_max_ms: u64,

@@ -45,7 +45,7 @@ pub const TO_COMMITTERS: usize = 1;
 type Out = Output<Batches, Call>;
 
 /// The coordinator of one batch group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Coordinator {
     setup: Setup,
     role: Role,
@@ -97,7 +97,7 @@ enum Role {
 }
 
 /// An open transaction.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     planned: Planned,
     /// Whether coordination holds the plan (always, where there is no coordination).
