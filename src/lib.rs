@@ -33,6 +33,8 @@ pub use tine_trident::{
     topology::{BuildError, Topology},
 };
 
+#[cfg(feature = "audit")]
+pub use tine_audit as audit;
 #[cfg(feature = "kafka")]
 pub use tine_kafka::Kafka;
 #[cfg(feature = "postgres")]
