@@ -1,25 +1,37 @@
-//! Benchmarks as programs: each compares tine with something else in the same run and prints the ratio and its spread.
+//! Benchmarks as programs: each compares tine with something else in the same run and prints ratios and their spread.
 //!
 //! ```text
 //! cargo run --release -p tine-bench -- list
 //! cargo run --release -p tine-bench -- kafka-to-postgres --runs 5
 //! ```
 //!
-//! Read in this order: [`kafka_to_postgres`] is the first benchmark (what is compared, how, and the run itself); [`hand`]
-//! is the loop a strong engineer writes by hand for that one job; [`tine_side`] is the same job for tine; [`side`] is
-//! what the two have in common: each run of either is a child process, so that its CPU time and memory are its own.
+//! Read in this order: [`workload`] makes the records and knows what must come of them; [`contest`] lets systems do one job
+//! after the other, each a child process ([`side`]) watched from outside, and compares. [`kafka_to_postgres`], [`json`]
+//! and [`two_stages`] are such contests. [`hand`] holds the loops a strong engineer writes by hand, [`tine_side`] the same
+//! jobs for tine. [`latency`], [`memory`], [`embedded`] and [`pipeline`] measure what a contest cannot.
+//!
+//! No figure is printed of a run whose results were wrong: it ends the benchmark.
 
+mod contest;
+mod embedded;
 mod hand;
+mod json;
 mod kafka_to_postgres;
+mod latency;
+mod live;
+mod memory;
+mod pipeline;
 mod procfs;
 mod report;
+mod services;
 mod side;
 mod spread;
 mod tine_side;
+mod workload;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
 
 use crate::report::say;
@@ -36,8 +48,18 @@ struct Cli {
 enum Benchmark {
     /// Names the benchmarks.
     List,
-    /// tine against a hand-written rdkafka + Postgres loop: counts by key, exactly once.
+    #[command(about = kafka_to_postgres::ABOUT)]
     KafkaToPostgres(kafka_to_postgres::Options),
+    #[command(about = json::ABOUT)]
+    Json(json::Options),
+    #[command(about = latency::ABOUT)]
+    Latency(latency::Options),
+    #[command(about = memory::ABOUT)]
+    Memory(memory::Options),
+    #[command(about = embedded::ABOUT)]
+    Embedded(embedded::Options),
+    #[command(about = pipeline::ABOUT)]
+    Pipeline(pipeline::Options),
     /// One system doing one job; the benchmark starts itself with this.
     #[command(hide = true, name = side::SUBCOMMAND)]
     Side {
@@ -48,7 +70,7 @@ enum Benchmark {
 
 fn main() -> ExitCode {
     match run(Cli::parse().benchmark) {
-        Ok(code) => code,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("error: {error:#}"));
             ExitCode::FAILURE
@@ -56,15 +78,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(benchmark: Benchmark) -> Result<ExitCode> {
+fn run(benchmark: Benchmark) -> Result<()> {
     match benchmark {
-        Benchmark::List => report::list(&[kafka_to_postgres::ABOUT])?,
-        Benchmark::KafkaToPostgres(options) => {
-            if !kafka_to_postgres::run(&options)? {
-                return Ok(ExitCode::FAILURE);
-            }
-        }
-        Benchmark::Side { assignment } => side::run(&assignment)?,
+        Benchmark::List => report::list(&[
+            ("kafka-to-postgres", kafka_to_postgres::ABOUT),
+            ("json", json::ABOUT),
+            ("latency", latency::ABOUT),
+            ("memory", memory::ABOUT),
+            ("embedded", embedded::ABOUT),
+            ("pipeline", pipeline::ABOUT),
+        ]),
+        Benchmark::KafkaToPostgres(options) => until_interrupted(kafka_to_postgres::run(&options)),
+        Benchmark::Json(options) => until_interrupted(json::run(&options)),
+        Benchmark::Latency(options) => until_interrupted(latency::run(&options)),
+        Benchmark::Memory(options) => until_interrupted(memory::run(&options)),
+        Benchmark::Embedded(options) => until_interrupted(embedded::run(&options)),
+        Benchmark::Pipeline(options) => pipeline::run(&options),
+        Benchmark::Side { assignment } => side::run(&assignment),
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Leaving a benchmark stops what it started, so an interrupt must come through here.
+fn until_interrupted(benchmark: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = benchmark => result,
+            _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+        }
+    });
+    // A topic that is being loaded when the interrupt comes is not waited for.
+    runtime.shutdown_background();
+    result
 }

@@ -27,18 +27,49 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
 
 /// The most memory the process ever had resident, in MB (10^6 bytes).
 pub(crate) fn peak_rss_mb(pid: u32) -> Result<f64> {
+    Ok(status_kib(pid, "VmHWM:")? * 1024.0 / 1e6)
+}
+
+fn status_kib(pid: u32, name: &str) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let kib = status
+    status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok())
-        .with_context(|| format!("no VmHWM in {path}: has the process ended?"))?;
-    Ok(kib * 1024.0 / 1e6)
+        .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok())
+        .with_context(|| format!("no {name} in {path}: has the process ended?"))
 }
 
 /// The parent of `pid`, if `pid` runs on this machine and is called `name`.
 pub(crate) fn parent_of(pid: u32, name: &str) -> Option<u32> {
     stat(pid).ok().filter(|stat| stat.name == name).map(|stat| stat.parent)
+}
+
+/// The memory the process has resident right now, in MB (10^6 bytes).
+pub(crate) fn rss_mb(pid: u32) -> Result<f64> {
+    Ok(status_kib(pid, "VmRSS:")? * 1024.0 / 1e6)
+}
+
+/// The process of this machine that listens on `port` of the loopback interface, if it may be seen.
+pub(crate) fn listener(port: u16) -> Option<u32> {
+    let listening = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|path| fs::read_to_string(path).ok());
+    let sockets: Vec<String> = listening.flat_map(|table| listening_inodes(&table, port)).collect();
+    let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.into_iter().find(|pid| {
+        let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+        let links = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        links.into_iter().any(|link| link.to_str().is_some_and(|link| sockets.iter().any(|socket| socket == link)))
+    })
+}
+
+/// Sockets of `/proc/net/tcp` that listen on `port`, as links of a process's files name them.
+fn listening_inodes(table: &str, port: u16) -> Vec<String> {
+    const LISTEN: &str = "0A";
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let listens = fields.get(1)?.rsplit_once(':')?.1 == format!("{port:04X}") && *fields.get(3)? == LISTEN;
+        listens.then(|| Some(format!("socket:[{}]", fields.get(9)?)))?
+    };
+    table.lines().filter_map(of_line).collect()
 }
 
 /// CPU time so far of `root` and everything below it, ended children included.
@@ -99,6 +130,12 @@ mod tests {
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let stat = parse("42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 11 22 33 44 20 0 1 0 5 6 7\n").unwrap();
         assert_eq!((stat.name.as_str(), stat.parent, stat.own_ticks, stat.reaped_ticks), ("a) b (c", 7, 33, 77));
+    }
+
+    #[test]
+    fn a_listener_is_found_by_its_port() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(listener(socket.local_addr().unwrap().port()), Some(std::process::id()));
     }
 
     #[test]

@@ -11,6 +11,14 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
+    /// `median (min-max)`.
+    pub(crate) fn show(spread: Option<Spread>, decimals: usize) -> String {
+        spread.map_or_else(
+            || "-".to_owned(),
+            |Spread { median, min, max }| format!("{median:.decimals$} ({min:.decimals$}-{max:.decimals$})"),
+        )
+    }
+
     /// `None` when there is nothing to summarise.
     pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = figures.into_iter().collect();

@@ -15,6 +15,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use rdkafka_sys::{self as sys, rd_kafka_resp_err_t};
 
+use super::Feed;
+
 /// Messages taken at once: enough to make the call itself free, few enough to stay in the cache.
 const BATCH_MAX: usize = 4_000;
 
@@ -33,8 +35,8 @@ pub(super) struct BatchQueue {
 }
 
 impl BatchQueue {
-    /// Starts reading each partition at `position(partition)`.
-    pub(super) fn open(brokers: &str, topic: &str, position: impl Fn(i32) -> i64) -> Result<Self> {
+    /// Starts reading each partition at `position(partition)`, up to the end of this moment or, `endless`, for ever.
+    pub(super) fn open(brokers: &str, topic: &str, endless: bool, position: impl Fn(i32) -> i64) -> Result<Self> {
         let consumer = connect(brokers)?;
         let metadata = consumer
             .fetch_metadata(Some(topic), START_TIMEOUT)
@@ -47,7 +49,8 @@ impl BatchQueue {
             let from = position(partition);
             assignment.add_partition_offset(topic, partition, Offset::Offset(from))?;
             positions.push(from);
-            ends.push(consumer.fetch_watermarks(topic, partition, START_TIMEOUT)?.1);
+            let end = consumer.fetch_watermarks(topic, partition, START_TIMEOUT)?.1;
+            ends.push(if endless { i64::MAX } else { end });
         }
         consumer.assign(&assignment)?;
         // SAFETY: the client is alive; the call returns a new reference, which `drop` gives back before the client goes.
@@ -55,19 +58,18 @@ impl BatchQueue {
         ensure!(!queue.is_null(), "librdkafka has no consumer queue");
         Ok(Self { queue, _consumer: consumer, batch: vec![ptr::null_mut(); BATCH_MAX], positions, ends })
     }
+}
 
-    /// The next offset to come, by partition.
-    pub(super) fn positions(&self) -> &[i64] {
+impl Feed for BatchQueue {
+    fn positions(&self) -> &[i64] {
         &self.positions
     }
 
-    /// Whether everything below the end offsets that [`open`](Self::open) saw was delivered.
-    pub(super) fn is_at_end(&self) -> bool {
+    fn is_at_end(&self) -> bool {
         self.positions.iter().zip(&self.ends).all(|(position, end)| position >= end)
     }
 
-    /// Lends the values of the next messages to `each`, waiting for a full batch or until `timeout`. Returns how many.
-    pub(super) fn consume(&mut self, timeout: Duration, mut each: impl FnMut(&[u8])) -> Result<usize> {
+    fn consume(&mut self, timeout: Duration, mut each: impl FnMut(usize, &[u8])) -> Result<usize> {
         let timeout_ms = c_int::try_from(timeout.as_millis()).context("the timeout is too long")?;
         // SAFETY: the queue is alive, and `batch` has room for as many pointers as we say.
         let count = unsafe {
@@ -104,7 +106,7 @@ fn take(
     message: &sys::rd_kafka_message_t,
     positions: &mut [i64],
     ends: &[i64],
-    each: &mut impl FnMut(&[u8]),
+    each: &mut impl FnMut(usize, &[u8]),
 ) -> Result<bool> {
     match message.err {
         rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {}
@@ -133,7 +135,7 @@ fn take(
         // SAFETY: payload and len describe one buffer that lives as long as the message.
         unsafe { slice::from_raw_parts(message.payload.cast::<u8>(), message.len) }
     };
-    each(value);
+    each(partition, value);
     Ok(true)
 }
 

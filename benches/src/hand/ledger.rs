@@ -7,8 +7,9 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr, SqlStr};
 use tokio::runtime::{Builder, Runtime};
 
-use super::tally::Tally;
+use super::tally::{Row, Tally};
 use crate::side::Assignment;
+use crate::workload::Second;
 
 const CREATE_OFFSETS: &str =
     "CREATE TABLE IF NOT EXISTS hand_offsets (partition int PRIMARY KEY, next_offset bigint NOT NULL)";
@@ -44,13 +45,7 @@ impl Ledger {
             let rows: Vec<(i32, i64)> = sqlx::query_as(READ_OFFSETS).fetch_all(&mut connection).await?;
             anyhow::Ok((connection, rows.into_iter().map(|(_, next)| next).collect()))
         })?;
-        let (table, key) = (&assignment.table, assignment.job.key_column());
-        let delta = r#"(SELECT k COLLATE "C" AS k, n FROM unnest($1::text[], $2::bigint[]) AS d (k, n))"#;
-        let update_known = format!("UPDATE {table} AS t SET n = t.n + d.n FROM {delta} AS d WHERE t.{key} = d.k");
-        let upsert = format!(
-            "INSERT INTO {table} AS t ({key}, n) SELECT k, n FROM {delta} AS d \
-             ON CONFLICT ({key}) DO UPDATE SET n = t.n + excluded.n"
-        );
+        let (update_known, upsert) = statements(assignment);
         Ok(Self {
             runtime,
             connection,
@@ -70,7 +65,7 @@ impl Ledger {
     pub(super) fn commit(&mut self, tally: &Tally) -> Result<()> {
         let Self { runtime, connection, known, update_known, upsert, .. } = self;
         let counts = tally.sorted();
-        let (updates, upserts): (Vec<_>, Vec<_>) = counts.iter().copied().partition(|(key, _)| known.contains(*key));
+        let (updates, upserts): (Vec<_>, Vec<_>) = counts.iter().copied().partition(|row| known.contains(row.key));
         runtime.block_on(async {
             let mut transaction = connection.begin().await?;
             if !updates.is_empty() {
@@ -88,19 +83,44 @@ impl Ledger {
             move_offsets(&mut transaction, tally).await?;
             transaction.commit().await.context("COMMIT failed")
         })?;
-        known.extend(upserts.iter().map(|(key, _)| Box::from(*key)));
+        known.extend(upserts.iter().map(|row| Box::from(row.key)));
         Ok(())
     }
 }
 
-async fn add(connection: &mut PgConnection, statement: SqlStr, counts: &[(&[u8], i64)]) -> Result<u64> {
-    let mut keys = Vec::with_capacity(counts.len());
-    let mut amounts = Vec::with_capacity(counts.len());
-    for (key, n) in counts {
-        keys.push(std::str::from_utf8(key).with_context(|| format!("a key is not UTF-8: {}", key.escape_ascii()))?);
-        amounts.push(*n);
+/// The update of known keys, and the upsert of the others.
+fn statements(assignment: &Assignment) -> (String, String) {
+    let (table, key) = (assignment.job.table(), assignment.job.key_column());
+    // The second column is sent in any case; without one nobody looks at it.
+    let delta =
+        r#"(SELECT k COLLATE "C" AS k, n, s FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS d (k, n, s))"#;
+    let (mut columns, mut values, mut set_from_d, mut set_from_excluded) =
+        (String::new(), String::new(), String::new(), String::new());
+    if let Some(second) = assignment.job.second() {
+        let column = second.column();
+        let merged = |new: &str| match second {
+            Second::Sum(_) => format!(", {column} = t.{column} + {new}"),
+            Second::Max(_) => format!(", {column} = greatest(t.{column}, {new})"),
+        };
+        (columns, values) = (format!(", {column}"), ", s".to_owned());
+        (set_from_d, set_from_excluded) = (merged("d.s"), merged(&format!("excluded.{column}")));
     }
-    let done = sqlx::query(statement).bind(keys).bind(amounts).execute(connection).await?;
+    let update = format!("UPDATE {table} AS t SET n = t.n + d.n{set_from_d} FROM {delta} AS d WHERE t.{key} = d.k");
+    let upsert = format!(
+        "INSERT INTO {table} AS t ({key}, n{columns}) SELECT k, n{values} FROM {delta} AS d \
+         ON CONFLICT ({key}) DO UPDATE SET n = t.n + excluded.n{set_from_excluded}"
+    );
+    (update, upsert)
+}
+
+async fn add(connection: &mut PgConnection, statement: SqlStr, rows: &[Row<'_>]) -> Result<u64> {
+    let mut keys = Vec::with_capacity(rows.len());
+    for Row { key, .. } in rows {
+        keys.push(std::str::from_utf8(key).with_context(|| format!("a key is not UTF-8: {}", key.escape_ascii()))?);
+    }
+    let counts: Vec<i64> = rows.iter().map(|row| row.n).collect();
+    let seconds: Vec<i64> = rows.iter().map(|row| row.second).collect();
+    let done = sqlx::query(statement).bind(keys).bind(counts).bind(seconds).execute(connection).await?;
     Ok(done.rows_affected())
 }
 

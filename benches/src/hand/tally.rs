@@ -1,4 +1,4 @@
-//! Counts by key between two commits.
+//! Counts by key between two commits, and a second figure beside each where a job wants one.
 //!
 //! Keys lie one behind the other in one buffer and the table holds places in it, so that a known key costs one lookup by
 //! reference and a new one no allocation of its own; [`Tally::clear`] keeps both buffers for the next round.
@@ -21,11 +21,20 @@ pub(super) struct Tally {
     to: Vec<i64>,
 }
 
+/// What a commit adds to one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Row<'t> {
+    pub(super) key: &'t [u8],
+    pub(super) n: i64,
+    pub(super) second: i64,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     start: u32,
     len: u32,
     n: i64,
+    second: i64,
 }
 
 impl Entry {
@@ -42,20 +51,29 @@ impl Tally {
 
     /// Counts one occurrence of `key`.
     pub(super) fn add(&mut self, key: &[u8]) {
+        self.add_with(key, 0, |_, _| 0);
+    }
+
+    /// Counts one occurrence of `key` and merges its second figure with what is there.
+    pub(super) fn add_with(&mut self, key: &[u8], second: i64, merge: impl Fn(i64, i64) -> i64) {
         let hash = hash(&self.hasher, key);
         match self.entries.find_mut(hash, |entry| entry.key(&self.keys) == key) {
-            Some(entry) => entry.n += 1,
-            None => self.insert(hash, key),
+            Some(entry) => {
+                entry.n += 1;
+                entry.second = merge(entry.second, second);
+            }
+            None => self.insert(hash, key, second),
         }
     }
 
     #[cold]
-    fn insert(&mut self, hash: u64, key: &[u8]) {
+    fn insert(&mut self, hash: u64, key: &[u8], second: i64) {
         let start = u32::try_from(self.keys.len()).expect("the tally is committed long before, see KEY_BYTES_MAX");
         let len = u32::try_from(key.len()).expect("a Kafka record is shorter than 2 GB");
         self.keys.extend_from_slice(key);
         let (keys, hasher) = (&self.keys, &self.hasher);
-        self.entries.insert_unique(hash, Entry { start, len, n: 1 }, |entry| self::hash(hasher, entry.key(keys)));
+        self.entries
+            .insert_unique(hash, Entry { start, len, n: 1, second }, |entry| self::hash(hasher, entry.key(keys)));
     }
 
     pub(super) fn start_at(&mut self, positions: &[i64]) {
@@ -79,10 +97,11 @@ impl Tally {
         self.keys.len() >= KEY_BYTES_MAX
     }
 
-    /// Every key with its count, ordered by key: an upsert in index order touches each page once.
-    pub(super) fn sorted(&self) -> Vec<(&[u8], i64)> {
-        let mut all: Vec<_> = self.entries.iter().map(|entry| (entry.key(&self.keys), entry.n)).collect();
-        all.sort_unstable_by_key(|(key, _)| *key);
+    /// Every key with its figures, ordered by key: an upsert in index order touches each page once.
+    pub(super) fn sorted(&self) -> Vec<Row<'_>> {
+        let row = |entry: &Entry| Row { key: entry.key(&self.keys), n: entry.n, second: entry.second };
+        let mut all: Vec<_> = self.entries.iter().map(row).collect();
+        all.sort_unstable_by_key(|row| row.key);
         all
     }
 
@@ -109,10 +128,12 @@ mod tests {
             tally.add(key.as_bytes());
         }
         tally.end_at(&[6, 7]);
-        assert_eq!(tally.sorted(), [(b"".as_slice(), 1), (b"a", 1), (b"b", 2)]);
+        let counts = |tally: &Tally| tally.sorted().iter().map(|row| (row.key.to_vec(), row.n)).collect::<Vec<_>>();
+        assert_eq!(counts(&tally), [(b"".to_vec(), 1), (b"a".to_vec(), 1), (b"b".to_vec(), 2)]);
         assert_eq!(tally.ranges().collect::<Vec<_>>(), [(0, 5, 6), (1, 7, 7)]);
         tally.clear();
         tally.add(b"b");
-        assert_eq!(tally.sorted(), [(b"b".as_slice(), 1)]);
+        tally.add_with(b"b", 7, i64::max);
+        assert_eq!(tally.sorted(), [Row { key: b"b", n: 2, second: 7 }]);
     }
 }

@@ -12,13 +12,15 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tokio::task::spawn_blocking;
 
-use super::workload::{Expected, PARTITIONS, Workload};
 use crate::report::say;
+use crate::workload::{Expected, PARTITIONS, Workload};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a full producer queue is left to drain before the next try.
 const BACKPRESSURE: Duration = Duration::from_millis(5);
+
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// After `Ok` the topic holds exactly the workload's records.
 pub(super) async fn prepare(brokers: String, workload: Workload) -> Result<Expected> {
@@ -29,6 +31,7 @@ pub(super) async fn prepare(brokers: String, workload: Workload) -> Result<Expec
         return spawn_blocking(move || workload.generate(|_, _| Ok(()))).await?;
     }
     create(&brokers, &workload.topic()).await?;
+    say(format_args!("{}: loading {} records", workload.topic(), workload.records));
     spawn_blocking(move || fill(&brokers, &workload)).await?
 }
 
@@ -58,7 +61,8 @@ fn is_complete(brokers: &str, workload: &Workload) -> Result<bool> {
     Ok(true)
 }
 
-async fn create(brokers: &str, topic: &str) -> Result<()> {
+/// Makes an empty topic.
+pub(crate) async fn create(brokers: &str, topic: &str) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = config(brokers).create().context("no Kafka admin client")?;
     let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1)).set("retention.ms", "-1");
     let answers = admin.create_topics([&new], &AdminOptions::new().operation_timeout(Some(TIMEOUT))).await?;
@@ -81,7 +85,13 @@ fn load(brokers: &str, workload: &Workload) -> Result<Expected> {
         .create()
         .context("no Kafka producer")?;
     let topic = workload.topic();
+    let (mut sent, mut said) = (0_u64, Instant::now());
     let expected = workload.generate(|partition, payload| {
+        sent += 1;
+        if said.elapsed() > PROGRESS_EVERY {
+            said = Instant::now();
+            say(format_args!("{topic}: {} % loaded", sent * 100 / workload.records));
+        }
         let mut record = BaseRecord::<(), [u8]>::to(&topic).partition(partition).payload(payload);
         while let Err((error, back)) = producer.send(record) {
             if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {

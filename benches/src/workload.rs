@@ -1,27 +1,58 @@
-//! The two jobs and their data: the same records, in the same order, whenever and wherever they are made.
+//! The jobs and their data: the same records, in the same order, whenever and wherever they are made.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// Both topics have as many.
+/// All topics have as many.
 pub(crate) const PARTITIONS: i32 = 4;
 
 const SEED: u64 = 0x7469_6e65;
 
 const WORDS_PER_LINE: u64 = 10;
 
-/// What is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// Bytes of a record of [`Job::Json`].
+const JSON_BYTES: usize = 200;
+
+/// What is made of the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Job {
-    /// K: 10 M records like `user-0008240`, 100,000 distinct; whole values are counted.
+    /// Records like `user-0008240`, counted whole.
     Values,
-    /// L: 2 M lines of 10 words, 50,000 distinct; words are counted.
+    /// Lines of ten words, counted by word.
     Words,
+    /// [`Sale`]s: how many each user has, and their cents.
+    Json,
+    /// Records like `user-0008240 17`: how many each user has, and the last number of each partition.
+    Live,
+}
+
+/// A record of [`Job::Json`]. Every system decodes all of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Sale<'b> {
+    pub(crate) user: &'b str,
+    pub(crate) action: &'b str,
+    pub(crate) cents: i64,
+    pub(crate) country: &'b str,
+    pub(crate) at_ms: u64,
+    pub(crate) note: &'b str,
+}
+
+/// The second value column of a job, and how it is merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Second {
+    /// The sum.
+    Sum(&'static str),
+    /// The largest.
+    Max(&'static str),
+}
+
+impl Second {
+    pub(crate) fn column(self) -> &'static str {
+        let (Second::Sum(column) | Second::Max(column)) = self;
+        column
+    }
 }
 
 impl Job {
@@ -29,6 +60,8 @@ impl Job {
         match self {
             Job::Values => "value_counts",
             Job::Words => "word_counts",
+            Job::Json => "sales",
+            Job::Live => "live",
         }
     }
 
@@ -36,28 +69,36 @@ impl Job {
         match self {
             Job::Values => "value",
             Job::Words => "word",
+            Job::Json => "user_name",
+            Job::Live => "name",
+        }
+    }
+
+    /// The value column beside the count, if there is one.
+    pub(crate) fn second(self) -> Option<Second> {
+        match self {
+            Job::Values | Job::Words => None,
+            Job::Json => Some(Second::Sum("cents")),
+            Job::Live => Some(Second::Max("seq")),
         }
     }
 
     /// What rates are counted in.
     pub(crate) fn unit(self) -> &'static str {
+        if self == Job::Words { "words" } else { "records" }
+    }
+
+    fn data(self) -> &'static str {
         match self {
-            Job::Values => "records",
+            Job::Values => "values",
             Job::Words => "words",
+            Job::Json => "json",
+            Job::Live => "live",
         }
     }
 }
 
-impl fmt::Display for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Job::Values => "values",
-            Job::Words => "words",
-        })
-    }
-}
-
-/// A job at a scale.
+/// A job at a size.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Workload {
     pub(crate) job: Job,
@@ -66,34 +107,38 @@ pub(crate) struct Workload {
     pub(crate) distinct: u32,
 }
 
-/// What the table must say in the end, counted while the records were made.
+/// What the table must say in the end, counted while the records were made: the number of each key, and the second column.
 #[derive(Debug, Default)]
 pub(crate) struct Expected {
     /// Ordered as Postgres orders `COLLATE "C"`: by bytes.
-    pub(crate) counts: BTreeMap<String, i64>,
+    pub(crate) rows: BTreeMap<String, [i64; 2]>,
     /// Sum of all counts.
     pub(crate) total: u64,
 }
 
 impl Workload {
-    /// `scale` 1 is the full size; a larger one has more records of the same keys.
-    pub(crate) fn new(job: Job, scale: f64) -> Self {
+    /// The job at the size of which results are quoted.
+    pub(crate) fn full(job: Job) -> Self {
         let (records, distinct) = match job {
-            Job::Values => (10_000_000.0, 100_000.0),
-            Job::Words => (2_000_000.0, 50_000.0),
+            Job::Values => (10_000_000, 100_000),
+            Job::Words => (2_000_000, 50_000),
+            Job::Json => (2_000_000, 100_000),
+            Job::Live => (1_000_000, 10_000),
         };
+        Self { job, records, distinct }
+    }
+
+    /// `scale` times as many records; below 1 also as many keys.
+    pub(crate) fn scaled(self, scale: f64) -> Self {
         let scaled = |full: f64, scale: f64, least: f64| (full * scale).round().max(least);
         // `as` saturates, and both are far from the ends.
-        Self {
-            job,
-            records: scaled(records, scale, 1000.0) as u64,
-            distinct: scaled(distinct, scale.min(1.0), 100.0) as u32,
-        }
+        let records = scaled(self.records as f64, scale, 1000.0) as u64;
+        Self { records, distinct: scaled(f64::from(self.distinct), scale.min(1.0), 100.0) as u32, ..self }
     }
 
     /// Says everything that decides the content, so that an existing topic of this name and size can be used again.
     pub(crate) fn topic(&self) -> String {
-        format!("tine-bench-{}-{}-{}", self.job, self.records, self.distinct)
+        format!("tine-bench-{}-{}-{}", self.job.data(), self.records, self.distinct)
     }
 
     /// The most records one commit may hold: a run of fewer than five commits says nothing about committing, and a fast
@@ -113,28 +158,31 @@ impl Workload {
         let mut random = Random(SEED);
         let keys = self.shuffled_keys(&mut random);
         let zipf = Zipf::new(self.distinct);
-        let mut counts = vec![0; keys.len()];
+        let mut rows = vec![[0; 2]; keys.len()];
         let mut record = Vec::new();
-        for (_, partition) in (0..self.records).zip((0..PARTITIONS).cycle()) {
+        for (number, partition) in (0..self.records).zip((0..PARTITIONS).cycle()) {
             record.clear();
             for word in 0..self.keys_per_record() {
                 if word > 0 {
                     record.push(b' ');
                 }
                 let rank = zipf.draw(&mut random);
-                counts[rank] += 1;
-                record.extend_from_slice(keys[rank].as_bytes());
+                rows[rank][0] += 1;
+                match self.job {
+                    Job::Json => rows[rank][1] += sale(&keys[rank], number, &mut random, &mut record)?,
+                    _ => record.extend_from_slice(keys[rank].as_bytes()),
+                }
             }
             each(partition, &record)?;
         }
         let total = self.records * self.keys_per_record();
-        Ok(Expected { counts: keys.into_iter().zip(counts).filter(|(_, n)| *n > 0).collect(), total })
+        Ok(Expected { rows: keys.into_iter().zip(rows).filter(|(_, [n, _])| *n > 0).collect(), total })
     }
 
     fn keys_per_record(&self) -> u64 {
         match self.job {
-            Job::Values => 1,
             Job::Words => WORDS_PER_LINE,
+            _ => 1,
         }
     }
 
@@ -142,8 +190,8 @@ impl Workload {
     fn shuffled_keys(&self, random: &mut Random) -> Vec<String> {
         let mut keys: Vec<String> = (0..self.distinct)
             .map(|id| match self.job {
-                Job::Values => format!("user-{id:07}"),
                 Job::Words => word(id),
+                _ => format!("user-{id:07}"),
             })
             .collect();
         for last in (1..keys.len()).rev() {
@@ -152,6 +200,27 @@ impl Workload {
         }
         keys
     }
+}
+
+/// Writes a sale of [`JSON_BYTES`]; its cents.
+fn sale(user: &str, number: u64, random: &mut Random, record: &mut Vec<u8>) -> Result<i64> {
+    const NOTE: &str = "the quick brown fox jumps over the lazy dog and then rests for a while in the shade of a tree that \
+                        has stood there for longer than anyone can remember, while the dog looks on";
+    let pick = |random: &mut Random, from: &[&'static str]| from[random.below(from.len() as u32) as usize];
+    let mut sale = Sale {
+        user,
+        action: pick(random, &["view", "cart", "purchase", "return"]),
+        cents: i64::from(random.below(100_000)) - 10_000,
+        country: pick(random, &["de", "fr", "jp", "us", "br", "in"]),
+        at_ms: 1_790_000_000_000 + number,
+        note: "",
+    };
+    let start = record.len();
+    serde_json::to_writer(&mut *record, &sale)?;
+    sale.note = &NOTE[..(JSON_BYTES + start).saturating_sub(record.len()).min(NOTE.len())];
+    record.truncate(start);
+    serde_json::to_writer(&mut *record, &sale)?;
+    Ok(sale.cents)
 }
 
 /// A pronounceable word for each number: two letters for each digit to the base 100, without leading zeros.
@@ -167,9 +236,13 @@ fn word(id: u32) -> String {
 }
 
 /// SplitMix64: three lines that no version of a crate can change.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
+    pub(crate) fn seeded(seed: u64) -> Random {
+        Random(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -178,7 +251,7 @@ impl Random {
     }
 
     /// Uniform below `bound`, from the upper half of one draw; the bias is below 2^-32 * bound.
-    fn below(&mut self, bound: u32) -> u32 {
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
         (((self.next() >> 32) * u64::from(bound)) >> 32) as u32
     }
 }
@@ -221,18 +294,18 @@ mod tests {
 
     #[test]
     fn the_same_records_come_every_time_and_the_counts_are_theirs() {
-        let workload = Workload::new(Job::Words, 0.001);
-        let (mut first, mut recount) = (Vec::new(), BTreeMap::<String, i64>::new());
+        let workload = Workload::full(Job::Words).scaled(0.001);
+        let (mut first, mut recount) = (Vec::new(), BTreeMap::<String, [i64; 2]>::new());
         let expected = workload
             .generate(|partition, record| {
                 for word in std::str::from_utf8(record)?.split(' ') {
-                    *recount.entry(word.to_owned()).or_default() += 1;
+                    recount.entry(word.to_owned()).or_default()[0] += 1;
                 }
                 first.push((partition, record.to_vec()));
                 Ok(())
             })
             .unwrap();
-        assert_eq!(expected.counts, recount);
+        assert_eq!(expected.rows, recount);
         assert_eq!((first.len() as u64, expected.total), (2000, 20_000));
         let mut again = Vec::new();
         workload
@@ -245,6 +318,21 @@ mod tests {
         for partition in 0..PARTITIONS {
             assert_eq!(first.iter().filter(|(at, _)| *at == partition).count() as u64, workload.records_in(partition));
         }
+    }
+
+    #[test]
+    fn a_sale_has_200_bytes_and_six_fields_that_are_summed() {
+        let workload = Workload::full(Job::Json).scaled(0.0005);
+        let (mut cents, mut lengths) = (0, Vec::new());
+        let expected = workload
+            .generate(|_, record| {
+                cents += serde_json::from_slice::<Sale<'_>>(record)?.cents;
+                lengths.push(record.len());
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(cents, expected.rows.values().map(|[_, cents]| cents).sum::<i64>());
+        assert!(lengths.iter().all(|length| *length == JSON_BYTES), "{lengths:?}");
     }
 
     #[test]

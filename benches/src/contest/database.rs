@@ -10,8 +10,8 @@ use futures_util::TryStreamExt;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
-use super::workload::{Expected, Job};
 use crate::procfs;
+use crate::workload::{Expected, Job, Second};
 
 /// Dropped and made anew for each run; nothing else of the server is touched.
 const DATABASE: &str = "tine_bench";
@@ -25,7 +25,7 @@ const NO_MORE: &str = "no more";
 
 /// An empty database with an empty table.
 #[derive(Debug)]
-pub(super) struct Database {
+pub(crate) struct Database {
     job: Job,
     options: PgConnectOptions,
     connection: PgConnection,
@@ -36,7 +36,7 @@ pub(super) struct Database {
 impl Database {
     /// Makes the database anew on the server of `url`; dropping the old one also writes a checkpoint, so that every run
     /// begins alike.
-    pub(super) async fn create(url: &str, job: Job) -> Result<Self> {
+    pub(crate) async fn create(url: &str, job: Job) -> Result<Self> {
         let server: PgConnectOptions = url.parse().with_context(|| format!("not a Postgres URL: {url}"))?;
         let mut admin = server.connect().await.with_context(|| format!("no Postgres at {url}"))?;
         for statement in
@@ -53,7 +53,7 @@ impl Database {
         Ok(Self { job, options, connection, postmaster })
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         // sqlx writes its own settings into the query, which other clients don't know.
         let mut url = self.options.to_url_lossy();
         url.set_query(None);
@@ -61,12 +61,13 @@ impl Database {
     }
 
     /// CPU time of all of the server's processes so far; `None` when it runs elsewhere.
-    pub(super) fn cpu_time(&self) -> Result<Option<Duration>> {
+    pub(crate) fn cpu_time(&self) -> Result<Option<Duration>> {
         self.postmaster.map(procfs::tree_cpu_time).transpose()
     }
 
     /// Begins to note commits.
-    pub(super) async fn watch(&self) -> Result<Watch> {
+    pub(super) async fn watch(&mut self) -> Result<Watch> {
+        sqlx::raw_sql(AssertSqlSafe(trigger(self.job))).execute(&mut self.connection).await?;
         let mut listener = PgListener::connect(&self.url()).await?;
         listener.listen(COMMITTED).await?;
         Ok(Watch { listener, seen: Vec::new() })
@@ -79,19 +80,20 @@ impl Database {
     }
 
     /// `None` when the table says exactly what is expected, otherwise what differs.
-    pub(super) async fn difference(&mut self, expected: &Expected) -> Result<Option<String>> {
+    pub(crate) async fn difference(&mut self, expected: &Expected) -> Result<Option<String>> {
         let (table, key) = (self.job.table(), self.job.key_column());
-        let query = format!(r#"SELECT {key}, n FROM {table} ORDER BY {key} COLLATE "C""#);
-        let mut rows = sqlx::query_as::<_, (String, i64)>(AssertSqlSafe(query)).fetch(&mut self.connection);
-        let mut missing = expected.counts.clone();
+        let second = self.job.second().map_or("0::bigint", Second::column);
+        let query = format!(r#"SELECT {key}, n, {second} FROM {table} ORDER BY {key} COLLATE "C""#);
+        let mut rows = sqlx::query_as::<_, (String, i64, i64)>(AssertSqlSafe(query)).fetch(&mut self.connection);
+        let mut missing = expected.rows.clone();
         let mut wrong = Vec::new();
-        while let Some((key, n)) = rows.try_next().await? {
+        while let Some((key, n, second)) = rows.try_next().await? {
             match missing.remove(&key) {
-                Some(right) if right == n => {}
-                right => wrong.push(format!("{key}: {n} instead of {}", right.unwrap_or(0))),
+                Some(right) if right == [n, second] => {}
+                right => wrong.push(format!("{key}: {:?} instead of {:?}", [n, second], right.unwrap_or_default())),
             }
         }
-        wrong.extend(missing.iter().map(|(key, right)| format!("{key}: no row instead of {right}")));
+        wrong.extend(missing.iter().map(|(key, right)| format!("{key}: no row instead of {right:?}")));
         if wrong.is_empty() {
             return Ok(None);
         }
@@ -102,9 +104,17 @@ impl Database {
 
 fn schema(job: Job) -> String {
     let (table, key) = (job.table(), job.key_column());
+    let second = job.second().map_or(String::new(), |second| format!(", {} bigint NOT NULL", second.column()));
     format!(
-        r#"CREATE TABLE {table} ({key} text COLLATE "C" PRIMARY KEY, n bigint NOT NULL) WITH (fillfactor = {FILLFACTOR});
-           CREATE FUNCTION tine_bench_notify() RETURNS trigger LANGUAGE plpgsql AS
+        r#"CREATE TABLE {table} ({key} text COLLATE "C" PRIMARY KEY, n bigint NOT NULL{second})
+               WITH (fillfactor = {FILLFACTOR})"#
+    )
+}
+
+fn trigger(job: Job) -> String {
+    let table = job.table();
+    format!(
+        r#"CREATE FUNCTION tine_bench_notify() RETURNS trigger LANGUAGE plpgsql AS
                $$ BEGIN PERFORM pg_notify('{COMMITTED}', ''); RETURN NULL; END $$;
            CREATE TRIGGER tine_bench_notify AFTER INSERT OR UPDATE OR DELETE ON {table}
                FOR EACH STATEMENT EXECUTE FUNCTION tine_bench_notify();"#
