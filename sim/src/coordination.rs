@@ -1,5 +1,9 @@
 //! Coordination in memory, with ZooKeeper's habits: sessions that the server ends, one ephemeral leader, versioned
 //! records, versions that repeat after a restore, and news that comes late.
+//!
+//! A session is a client and its server in one: what the client refuses by itself never travels, and a write is one
+//! multi that needs the version the client last saw, its own reign node, and every plan that it adds to be missing and
+//! every plan that it takes away to be there. Refusals say in ZooKeeper's words which of these it was.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -48,7 +52,7 @@ impl fmt::Display for Write {
     }
 }
 
-/// A session as the server sees it.
+/// A session as the server sees it, and what its client knows.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) node: usize,
@@ -57,6 +61,18 @@ pub(crate) struct Session {
     pub(crate) alive: bool,
     /// What this client knows of the record.
     pub(crate) known: Option<Standing>,
+    /// How the record stands if a write was done that was answered with a refusal; looked at before the next one.
+    doubt: Option<Standing>,
+    /// What the client refused by itself last, if that was its last write.
+    refused: Option<Failure>,
+}
+
+/// Why the server does none of a multi.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    NoNode,
+    BadVersion,
+    NodeExists,
 }
 
 /// The service.
@@ -74,6 +90,9 @@ pub(crate) struct Coordination {
 /// How many copies are kept.
 const COPIES: usize = 16;
 
+/// The largest plan that is written, as in `tine-zookeeper`.
+const PLAN_BYTES_MAX: usize = 900_000;
+
 impl Coordination {
     /// A new one; `keep_copies` when it will be restored.
     pub(crate) fn new(keep_copies: bool) -> Coordination {
@@ -82,7 +101,7 @@ impl Coordination {
 
     /// Opens a session that stands for election.
     pub(crate) fn open(&mut self, node: usize, life: u32, nonce: Nonce) -> SessionId {
-        self.sessions.push(Session { node, life, nonce, alive: true, known: None });
+        self.sessions.push(Session { node, life, nonce, alive: true, known: None, doubt: None, refused: None });
         self.sessions.len() - 1
     }
 
@@ -117,52 +136,133 @@ impl Coordination {
             complete: standing.complete,
             plans: standing.plans.iter().map(|(txid, plan)| (*txid, plan.to_vec())).collect(),
         };
-        self.sessions[session].known = Some(standing);
+        let reader = &mut self.sessions[session];
+        (reader.known, reader.doubt) = (Some(standing), None);
         Ok(record)
     }
 
     /// Writes, conditional on what the session last knew. `Ok` is durable.
     pub(crate) fn write(&mut self, session: SessionId, write: &Write) -> Result<(), Failure> {
-        let writer = &self.sessions[session];
-        let blind = mutant::on(Mutant::UnversionedCoordination);
-        if !writer.alive && !blind {
-            return Err(Failure::transient("the session is gone"));
+        let nonce = self.sessions[session].nonce;
+        if mutant::on(Mutant::UnversionedCoordination) {
+            let after = self.standing.changed(nonce, write)?;
+            self.put(after.clone());
+            self.sessions[session].known = Some(after);
+            return Ok(());
         }
-        let before = match (&writer.known, blind) {
-            (_, true) => self.standing.clone(),
-            (Some(known), false) => known.clone(),
-            (None, false) => return Err(Failure::fatal("written before it was read")),
-        };
-        let after = before.changed(writer.nonce, write)?;
-        let stands = self.standing.version == before.version
-            && (matches!(write, Write::Claim(_)) || self.standing.reign == Some(writer.nonce));
-        if !stands && !blind {
-            return Err(fenced(format!("version {:?} stands there", self.standing.version)));
-        }
-        if self.keep_copies {
-            self.copies.push(std::mem::replace(&mut self.standing, after.clone()));
-            if self.copies.len() > COPIES {
-                self.copies.remove(0);
+        let judged = self.judge(session, write);
+        self.sessions[session].refused = judged.as_ref().err().cloned();
+        let (before, after) = judged?;
+        let refusal = self.multi(&before, &after).err();
+        // Looked at afterwards, as the client does: it may be what this write, or an earlier one like it, has made of it.
+        let stands = refusal.is_none() || self.standing.looks_as(&after);
+        if !stands {
+            if !self.standing.looks_as(&before) {
+                self.sessions[session].doubt = Some(after);
+                return Err(fenced(self.standing.sight()));
             }
-        } else {
-            self.standing = after.clone();
+            self.sessions[session].doubt = None;
+            return Err(match refusal {
+                Some(Refusal::NodeExists) => Failure::fatal("coordination: a node that must not exist yet is there"),
+                _ => fenced("a part of this leader's claim is gone"),
+            });
         }
-        self.sessions[session].known = Some(after);
+        let writer = &mut self.sessions[session];
+        (writer.known, writer.doubt) = (Some(after), None);
         Ok(())
     }
 
-    /// Whether what the session wrote last stands: reads back and compares content, the writer's nonce included.
-    pub(crate) fn settle(&self, session: SessionId) -> Result<(), Failure> {
+    /// What a client makes of a write before it sends it: how the record stands for it, and how it shall stand.
+    fn judge(&mut self, session: SessionId, write: &Write) -> Result<(Standing, Standing), Failure> {
+        let nonce = self.sessions[session].nonce;
+        if let Write::Claim(claim) = write
+            && claim.nonce != nonce
+        {
+            return Err(Failure::fatal("a leader claims with the nonce it was elected with"));
+        }
+        let before = self.stands(session)?;
+        let after = before.changed(nonce, write)?;
+        match self.sessions[session].alive {
+            true => Ok((before, after)),
+            false => Err(Failure::transient("the session is gone")),
+        }
+    }
+
+    /// How the record stands for a client; a write that it is in doubt about is settled first.
+    fn stands(&mut self, session: SessionId) -> Result<Standing, Failure> {
         let writer = &self.sessions[session];
+        let Some(before) = writer.known.clone() else { return Err(Failure::fatal("written before it was read")) };
+        let Some(after) = writer.doubt.clone() else { return Ok(before) };
         if !writer.alive {
             return Err(Failure::transient("the session is gone, and whether the write stands is not known"));
         }
-        let of =
-            |standing: &Standing| (standing.version, standing.epoch, standing.nonce, standing.next, standing.complete);
-        match writer.known.as_ref().is_some_and(|known| of(known) == of(&self.standing)) {
-            true => Ok(()),
-            false => Err(fenced("something else stands there")),
+        let stands = match (self.standing.looks_as(&after), self.standing.looks_as(&before)) {
+            (true, _) => after,
+            (_, true) => before,
+            _ => return Err(fenced(self.standing.sight())),
+        };
+        let writer = &mut self.sessions[session];
+        (writer.known, writer.doubt) = (Some(stands.clone()), None);
+        Ok(stands)
+    }
+
+    /// Does all parts of a write, or none.
+    fn multi(&mut self, before: &Standing, after: &Standing) -> Result<(), Refusal> {
+        let found = &self.standing;
+        match (found.version, before.version) {
+            (found, expected) if found == expected => {}
+            (None, _) => return Err(Refusal::NoNode),
+            (_, None) => return Err(Refusal::NodeExists),
+            _ => return Err(Refusal::BadVersion),
         }
+        // What is there goes or must stay; what is not there comes.
+        if before.reign != found.reign {
+            return Err(if before.reign.is_none() { Refusal::NodeExists } else { Refusal::NoNode });
+        }
+        let gone: Vec<TxId> = before.plans.keys().filter(|txid| !after.plans.contains_key(txid)).copied().collect();
+        if !gone.iter().all(|txid| found.plans.contains_key(txid)) {
+            return Err(Refusal::NoNode);
+        }
+        let come = after.plans.iter().filter(|(txid, _)| !before.plans.contains_key(txid));
+        let mut plans = found.plans.clone();
+        gone.iter().for_each(|txid| drop(plans.remove(txid)));
+        for (txid, plan) in come {
+            if plans.insert(*txid, plan.clone()).is_some() {
+                return Err(Refusal::NodeExists);
+            }
+        }
+        self.put(Standing { plans, ..after.clone() });
+        Ok(())
+    }
+
+    /// The record stands so from now on.
+    fn put(&mut self, after: Standing) {
+        let before = std::mem::replace(&mut self.standing, after);
+        if self.keep_copies {
+            self.copies.push(before);
+            if self.copies.len() > COPIES {
+                self.copies.remove(0);
+            }
+        }
+    }
+
+    /// Whether what the session wrote last stands, after its answer was lost: reads back and compares content, the
+    /// writer's nonce included. What the client refused by itself was never sent.
+    pub(crate) fn settle(&mut self, session: SessionId) -> Result<(), Failure> {
+        let writer = &self.sessions[session];
+        if let Some(failure) = &writer.refused {
+            return Err(failure.clone());
+        }
+        if !writer.alive {
+            return Err(Failure::transient("the session is gone, and whether the write stands is not known"));
+        }
+        let wrote = writer.doubt.as_ref().or(writer.known.as_ref());
+        if !wrote.is_some_and(|wrote| self.standing.looks_as(wrote)) {
+            return Err(fenced(self.standing.sight()));
+        }
+        let writer = &mut self.sessions[session];
+        writer.known = writer.doubt.take().or(writer.known.take());
+        Ok(())
     }
 
     /// Everything is gone, sessions included.
@@ -189,6 +289,35 @@ impl Standing {
         self.plans.get(&txid).map(|plan| &**plan)
     }
 
+    /// The number of the next plan; the lineage; whose reign node there is.
+    #[cfg(feature = "fakes")]
+    pub(crate) fn parts(&self) -> (TxId, Option<u128>, Option<Nonce>) {
+        (self.next, self.lineage, self.reign)
+    }
+
+    /// The plans that are there.
+    #[cfg(feature = "fakes")]
+    pub(crate) fn plans(&self) -> Vec<(TxId, Vec<u8>)> {
+        self.plans.iter().map(|(txid, plan)| (*txid, plan.to_vec())).collect()
+    }
+
+    /// Whether the group node's version and content are the same: all that a look at it shows.
+    fn looks_as(&self, other: &Standing) -> bool {
+        let content = |one: &Standing| (one.version, one.epoch, one.nonce, one.lineage, one.next, one.complete);
+        content(self) == content(other)
+    }
+
+    /// What a look at the group node shows, for people.
+    fn sight(&self) -> String {
+        match self.version {
+            Some(version) => {
+                format!("epoch {} of leader {:016x} stands there (version {version})", self.epoch.0, self.nonce.0)
+            }
+            None => "it is gone".to_owned(),
+        }
+    }
+
+    /// What a write makes of it, and what the client refuses by itself.
     fn changed(&self, nonce: Nonce, write: &Write) -> Result<Standing, Failure> {
         let blind = mutant::on(Mutant::UnversionedCoordination);
         let mut after = self.clone();
@@ -206,6 +335,12 @@ impl Standing {
                 after.reign = Some(claim.nonce);
             }
             Write::Plan(txid, plan) => {
+                if plan.len() > PLAN_BYTES_MAX {
+                    return Err(Failure::fatal(format!(
+                        "the plan of txid {txid} has {} bytes and coordination takes {PLAN_BYTES_MAX}",
+                        plan.len()
+                    )));
+                }
                 let follows = *txid > self.complete && (self.next == TxId::NONE || self.next == *txid);
                 if !follows && !blind {
                     return Err(Failure::fatal(format!(

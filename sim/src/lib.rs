@@ -12,6 +12,8 @@
 mod agenda;
 mod coordination;
 mod engine;
+#[cfg(feature = "fakes")]
+pub mod fakes;
 pub mod faults;
 pub mod invariants;
 pub mod oracle;

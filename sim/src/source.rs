@@ -74,6 +74,13 @@ impl SimSource {
         SimSource { log: Arc::new(Mutex::new(log)), name: name.to_owned() }
     }
 
+    /// This source without its partitions.
+    #[cfg(feature = "fakes")]
+    pub(crate) fn emptied(self) -> SimSource {
+        self.log().partitions.clear();
+        self
+    }
+
     pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }

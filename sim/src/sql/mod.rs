@@ -83,6 +83,15 @@ impl Sql {
         }
     }
 
+    /// Somebody deletes a ledger row.
+    #[cfg(feature = "fakes")]
+    pub(crate) fn lose_row(&mut self, at: ShardRef) {
+        if let Some(index) = self.index_of(at) {
+            self.rows.remove(index);
+            self.row_locks.remove(index);
+        }
+    }
+
     /// The last transaction that every shard has.
     pub(crate) fn complete(&self) -> TxId {
         self.rows.iter().map(|row| row.txid).min().unwrap_or_default()

@@ -1,0 +1,115 @@
+//! Runs random scripts on a fake and its service, and says what the first difference is.
+
+use std::{
+    fmt::{Debug, Write},
+    future::Future,
+    sync::LazyLock,
+    time::Duration,
+};
+
+use proptest::{
+    strategy::Strategy,
+    test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner},
+};
+use tine_core::failure::Failure;
+use tokio::runtime::Runtime;
+
+/// Waiting for something that must come.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The clients of the services run here.
+pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+});
+
+/// What both sides have answered so far.
+#[derive(Default)]
+pub(crate) struct Transcript(String);
+
+impl Transcript {
+    pub(crate) fn note(&mut self, line: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "  {line}");
+    }
+
+    /// Notes an operation and what both came to; an error with the whole transcript when that is not the same.
+    pub(crate) fn agree<T: PartialEq + Debug>(
+        &mut self,
+        operation: impl std::fmt::Display,
+        fake: &T,
+        real: &T,
+    ) -> Result<(), String> {
+        if fake == real {
+            self.note(format_args!("{operation}: {fake:?}"));
+            return Ok(());
+        }
+        Err(self.differ(operation, fake, real))
+    }
+
+    /// As [`agree`](Transcript::agree), for answers whose failures say the same in other words.
+    pub(crate) fn agree_in<T: PartialEq + Debug>(
+        &mut self,
+        words: &[&'static str],
+        operation: impl std::fmt::Display,
+        fake: &Result<T, Failure>,
+        real: &Result<T, Failure>,
+    ) -> Result<(), String> {
+        let same = match (fake, real) {
+            (Ok(fake), Ok(real)) => fake == real,
+            (Err(fake), Err(real)) => {
+                fake.kind == real.kind && essence(words, &fake.message) == essence(words, &real.message)
+            }
+            _ => false,
+        };
+        if !same {
+            return Err(self.differ(operation, fake, real));
+        }
+        self.note(format_args!("{operation}: {fake:?}"));
+        Ok(())
+    }
+
+    pub(crate) fn differ(&self, operation: impl std::fmt::Display, fake: impl Debug, real: impl Debug) -> String {
+        format!("after\n{}{operation}:\n  the fake says {fake:?}\n  the service says {real:?}", self.0)
+    }
+}
+
+/// The words of a message that both sides must say, or neither.
+fn essence(words: &[&'static str], message: &str) -> Vec<&'static str> {
+    words.iter().filter(|word| message.contains(**word)).copied().collect()
+}
+
+/// Runs `cases` random scripts in several threads; the shortest one that fails is printed with both answers, and its seed
+/// is kept beside `source` for all later runs.
+pub(crate) fn scripts<S>(
+    source: &'static str,
+    lanes: u32,
+    cases: u32,
+    strategy: impl Fn() -> S + Sync,
+    run: impl Fn(&S::Value) -> Result<(), String> + Sync,
+) where
+    S: Strategy<Value: Send>,
+{
+    std::thread::scope(|scope| {
+        let lane = || {
+            let config = Config {
+                cases: cases.div_ceil(lanes),
+                max_shrink_iters: 500,
+                source_file: Some(source),
+                failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
+                ..Config::default()
+            };
+            TestRunner::new(config).run(&strategy(), |script| run(&script).map_err(TestCaseError::fail))
+        };
+        let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+        let failed = lanes.into_iter().filter_map(|lane| lane.join().expect("no lane panics").err()).next();
+        match failed {
+            Some(TestError::Fail(reason, script)) => panic!("{reason}\n\nthe shortest script:\n{script:#?}"),
+            Some(TestError::Abort(reason)) => panic!("{reason}"),
+            None => {}
+        }
+    });
+}
+
+/// What must come in time.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> Result<T, String> {
+    tokio::time::timeout(DEADLINE, future).await.map_err(|_| format!("{what} did not come within {DEADLINE:?}"))
+}
