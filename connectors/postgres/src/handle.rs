@@ -9,9 +9,10 @@ use tine_state::{Database, GroupSpec, Lock, Session, Table};
 use crate::{
     address::{Address, AddressError},
     create,
+    durability::Durability,
     link::{Link, Names},
     lock::AdvisoryLock,
-    session::PgSession,
+    session::{Known, PgSession},
     sql::GroupSql,
 };
 
@@ -19,6 +20,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Postgres {
     address: Address,
+    durability: Durability,
 }
 
 impl Postgres {
@@ -32,7 +34,13 @@ impl Postgres {
     /// # Errors
     /// [`AddressError`] when it is no such URL or has an unknown parameter. The message never holds the password.
     pub fn connect(url: &str) -> Result<Postgres, AddressError> {
-        Ok(Postgres { address: Address::parse(url)? })
+        Ok(Postgres { address: Address::parse(url)?, durability: Durability::default() })
+    }
+
+    /// What commits wait for; [`Durability::Synchronous`] unless said otherwise.
+    pub fn durability(mut self, durability: Durability) -> Postgres {
+        self.durability = durability;
+        self
     }
 
     /// A table in this database, `name` or `schema.name`; without a schema it is the connection's `current_schema()`.
@@ -80,7 +88,10 @@ impl Database for Postgres {
             topology: group.topology.clone(),
             group: group.group.clone(),
             states: group.states.iter().map(|state| state.name.clone()).collect(),
+            known: group.states.iter().map(|_| Known::default()).collect(),
+            durability: self.durability,
             transaction: None,
+            has_advanced: false,
         }))
     }
 

@@ -29,6 +29,7 @@
 
 mod address;
 mod create;
+mod durability;
 mod errors;
 pub mod handle;
 mod link;
@@ -39,4 +40,5 @@ mod sql;
 mod sqlstate;
 
 pub use address::AddressError;
+pub use durability::Durability;
 pub use handle::Postgres;

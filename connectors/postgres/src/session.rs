@@ -4,6 +4,8 @@
 //! then finds no transaction and fails. A future that was dropped in the middle leaves no connection behind.
 
 mod advance;
+mod known;
+mod piece;
 mod read;
 
 use std::sync::Arc;
@@ -16,10 +18,12 @@ use tine_core::{
 };
 use tine_state::{Location, Reply, Session, ShardRef, Statement, TransactionRow};
 
+pub(crate) use self::known::Known;
 use crate::{
+    durability::Durability,
     errors,
     link::{Bound, Link, statement},
-    settings::{self, COMMIT_TEXT, COMMIT_TIMEOUT, HISTORY_TRANSACTIONS, Mode, PROMPT_TIMEOUT},
+    settings::{self, COMMIT_TIMEOUT, HISTORY_TRANSACTIONS, Mode, PROMPT_TIMEOUT},
     sql::GroupSql,
     sqlstate::Meaning,
 };
@@ -36,8 +40,13 @@ pub(crate) struct PgSession {
     pub(crate) group: String,
     /// The states' names, by index.
     pub(crate) states: Vec<String>,
+    /// Keys that have rows, by state.
+    pub(crate) known: Vec<Known>,
+    pub(crate) durability: Durability,
     /// What the open transaction is for, if one is open.
     pub(crate) transaction: Option<Mode>,
+    /// Whether it has moved ledger rows: its loss would be seen.
+    pub(crate) has_advanced: bool,
 }
 
 impl PgSession {
@@ -79,6 +88,8 @@ impl PgSession {
     /// Starts a transaction, on a new connection if the old one is gone, and says what the server holds.
     async fn start(&mut self, mode: Mode) -> Result<Location, Failure> {
         self.roll_back().await;
+        self.known.iter_mut().for_each(Known::drop_pending);
+        self.has_advanced = false;
         let first = match self.link.is_up() {
             true => self.start_once(mode).await,
             false => Err(Failure::transient("not connected yet")),
@@ -118,8 +129,12 @@ impl PgSession {
     async fn commit(&mut self) -> Result<Reply, Failure> {
         self.in_transaction()?;
         self.transaction = None;
-        match self.link.message(&COMMIT_TEXT.into(), COMMIT_TIMEOUT).await {
-            Ok(_) => Ok(Reply::Done),
+        let text = settings::commit_text(self.durability == Durability::Relaxed && self.has_advanced);
+        match self.link.message(&text.into(), COMMIT_TIMEOUT).await {
+            Ok(_) => {
+                self.known.iter_mut().for_each(Known::keep);
+                Ok(Reply::Done)
+            }
             Err(error) => {
                 if self.link.is_up() && self.link.message(&"rollback".into(), PROMPT_TIMEOUT).await.is_err() {
                     self.link.drop_connection();

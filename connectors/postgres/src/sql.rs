@@ -1,10 +1,15 @@
 //! The text of every statement, put together once for each session from checked names.
 //!
-//! A text never depends on the number of shards or rows (those are arrays), so the server prepares it once.
+//! A text never depends on the number of shards or rows (those are arrays), so the server prepares it once. What is said
+//! about a user's table is in [`table`].
+
+mod table;
 
 use std::sync::Arc;
 
-use tine_state::{ColumnType, GroupSpec, Ident, Merge, TableSpec};
+use tine_state::{GroupSpec, Ident};
+
+pub(crate) use table::TableSql;
 
 /// A qualified name, quoted.
 pub(crate) fn qualified(schema: &Ident, name: &str) -> String {
@@ -27,29 +32,11 @@ pub(crate) struct GroupSql {
     pub(crate) advance: Arc<str>,
     /// How many ledger rows the current transaction has written.
     pub(crate) moved: Arc<str>,
-    /// Ends older connections of the group that hold locks on its tables.
     /// The processes of the group's older connections that hold its tables' locks.
     pub(crate) older: Arc<str>,
     /// Ends one of them.
     pub(crate) evict: Arc<str>,
     pub(crate) tables: Vec<TableSql>,
-}
-
-/// The statements of one state.
-#[derive(Debug)]
-pub(crate) struct TableSql {
-    /// Its name, for messages.
-    pub(crate) name: String,
-    /// The types of its value columns.
-    pub(crate) values: Vec<ColumnType>,
-    /// Compare-and-set and, if all rows matched, the merge.
-    pub(crate) advance: Arc<str>,
-    /// The merge alone.
-    pub(crate) merge: Arc<str>,
-    /// Stored values by key.
-    pub(crate) load: Arc<str>,
-    /// The first row whose sum does not fit, with the stored values; `None` when nothing is added up.
-    pub(crate) overflow: Option<Arc<str>>,
 }
 
 const FENCE: &str = "fence_epoch, fence_nonce, fence_generation";
@@ -126,99 +113,4 @@ fn compare_and_set(ledger: &str) -> String {
          and l.fence_epoch = $5::int8 and l.fence_nonce = $6::int8 and l.fence_generation = $7::int8 \
          and l.txid = $8::int8 - 1 and l.chain = $9 and $12::int8 > 0"
     )
-}
-
-fn array_type(kind: ColumnType) -> &'static str {
-    match kind {
-        ColumnType::Text => "text[]",
-        ColumnType::Bytes => "bytea[]",
-        ColumnType::BigInt => "int8[]",
-    }
-}
-
-fn listed<T: ToString>(items: impl IntoIterator<Item = T>, separator: &str) -> String {
-    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(separator)
-}
-
-impl TableSql {
-    fn new(table: &TableSpec, default_schema: &Ident, compare_and_set: &str) -> TableSql {
-        let schema = table.schema.as_ref().unwrap_or(default_schema);
-        let name = qualified(schema, table.name.as_str());
-        let merge = |from: usize, condition: &str| {
-            format!(
-                "insert into {name} as t ({}) select * from unnest({}) u{condition} on conflict ({}) do update set {}",
-                listed(columns(table), ", "),
-                arrays(table, from, true),
-                listed(table.keys.iter().map(|key| &key.name), ", "),
-                listed(assignments(table), ", "),
-            )
-        };
-        let all_moved = format!(" where (select count(*) from moved) = ${ADVANCE_PARAMETERS}");
-        let guarded = merge(ADVANCE_PARAMETERS + 1, &all_moved);
-        TableSql {
-            name: format!("{}.{}", schema.as_str(), table.name.as_str()),
-            values: table.values.iter().map(|value| value.kind).collect(),
-            advance: format!("with moved as ({compare_and_set} returning 1) {guarded}").into(),
-            merge: merge(1, "").into(),
-            load: load(table, &name).into(),
-            overflow: overflow(table, &name).map(Into::into),
-        }
-    }
-}
-
-fn columns(table: &TableSpec) -> impl Iterator<Item = &Ident> {
-    table.keys.iter().map(|key| &key.name).chain(table.values.iter().map(|value| &value.name))
-}
-
-/// The parameters of the key columns, then those of the value columns if wanted.
-fn arrays(table: &TableSpec, from: usize, with_values: bool) -> String {
-    let values = table.values.iter().filter(|_| with_values).map(|value| value.kind);
-    let kinds = table.keys.iter().map(|key| key.kind).chain(values);
-    listed(kinds.enumerate().map(|(index, kind)| format!("${}::{}", from + index, array_type(kind))), ", ")
-}
-
-fn assignments(table: &TableSpec) -> impl Iterator<Item = String> {
-    table.values.iter().map(|value| {
-        let name = &value.name;
-        // Whatever the column's collation: batches are combined by bytes before they come here.
-        let bytewise = if value.kind == ColumnType::Text { " collate \"C\"" } else { "" };
-        let merged = match value.merge {
-            Merge::Add => format!("t.{name} + excluded.{name}"),
-            Merge::Min => format!("least(t.{name}{bytewise}, excluded.{name}{bytewise})"),
-            Merge::Max => format!("greatest(t.{name}{bytewise}, excluded.{name}{bytewise})"),
-            Merge::Replace => format!("excluded.{name}"),
-        };
-        format!("{name} = {merged}")
-    })
-}
-
-fn same_key(table: &TableSpec) -> String {
-    listed(table.keys.iter().enumerate().map(|(index, key)| format!("t.{} = u.k{index}", key.name)), " and ")
-}
-
-fn load(table: &TableSpec, name: &str) -> String {
-    format!(
-        "select u.o, {} from unnest({}) with ordinality u({}, o) join {name} t on {}",
-        listed(table.values.iter().map(|value| format!("t.{}", value.name)), ", "),
-        arrays(table, 1, false),
-        listed((0..table.keys.len()).map(|index| format!("k{index}")), ", "),
-        same_key(table),
-    )
-}
-
-fn overflow(table: &TableSpec, name: &str) -> Option<String> {
-    let added = || table.values.iter().enumerate().filter(|(_, value)| value.merge == Merge::Add);
-    added().next()?;
-    let too_far = |(index, value): (usize, &tine_state::ValueColumn)| {
-        format!("t.{}::numeric + u.v{index} not between -9223372036854775808 and 9223372036854775807", value.name)
-    };
-    Some(format!(
-        "select u.o, {} from unnest({}) with ordinality u({}, {}, o) join {name} t on {} where {} order by u.o limit 1",
-        listed(table.values.iter().map(|value| format!("t.{}", value.name)), ", "),
-        arrays(table, 1, true),
-        listed((0..table.keys.len()).map(|index| format!("k{index}")), ", "),
-        listed((0..table.values.len()).map(|index| format!("v{index}")), ", "),
-        same_key(table),
-        listed(added().map(too_far), " or "),
-    ))
 }
