@@ -41,10 +41,10 @@ mod client;
 mod connect;
 mod librdkafka;
 mod reader;
-#[allow(dead_code, reason = "for the client that speaks Kafka's protocol itself")]
 mod records;
 mod settings;
 mod topic;
+mod wire;
 
 pub use client::Client;
 pub use connect::Kafka;

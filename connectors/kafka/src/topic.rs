@@ -15,6 +15,7 @@ use crate::{
     connect::Kafka,
     librdkafka::Librdkafka,
     reader::TopicReader,
+    wire,
 };
 
 /// Where a topology that has never run begins to read. Partitions that are added later begin at their first record.
@@ -142,7 +143,7 @@ impl TopicSource {
         let Kafka { brokers, settings, client } = &self.topic.kafka;
         let questions = match client {
             Client::Rdkafka => self.rdkafka.questions(brokers, settings)?,
-            Client::Native => return Err(Failure::fatal("not yet")),
+            Client::Native => wire::questions(brokers, settings)?,
         };
         Ok(Asker::new(questions, self.seen.clone()))
     }
@@ -152,7 +153,7 @@ impl TopicSource {
         let (Kafka { brokers, settings, client }, headers) = (&self.topic.kafka, self.topic.headers);
         let fetching = match client {
             Client::Rdkafka => self.rdkafka.fetching(brokers, settings, headers)?,
-            Client::Native => return Err(Failure::fatal("not yet")),
+            Client::Native => wire::fetching(brokers, settings, headers)?,
         };
         Ok(Asker::new(fetching, self.seen.clone()))
     }
