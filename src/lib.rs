@@ -38,7 +38,7 @@ pub use tine_audit as audit;
 #[cfg(feature = "kafka")]
 pub use tine_kafka::Kafka;
 #[cfg(feature = "postgres")]
-pub use tine_postgres::Postgres;
+pub use tine_postgres::{Durability, Postgres};
 #[cfg(feature = "sim")]
 pub use tine_sim as sim;
 #[cfg(feature = "sqlite")]

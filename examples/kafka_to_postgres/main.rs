@@ -15,7 +15,10 @@ use std::{io::IsTerminal, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use tine::{Kafka, Meter, Options, Policy, Postgres, Shutdown, Topology, ZooKeeper, core::coordination::Coordination};
+use tine::{
+    Durability, Kafka, Meter, Options, Policy, Postgres, Shutdown, Topology, ZooKeeper,
+    core::coordination::Coordination,
+};
 
 /// Counts the records or the words of a Kafka topic into a Postgres table, exactly.
 #[derive(Parser)]
@@ -32,6 +35,9 @@ struct Args {
     /// The database, as a URL.
     #[arg(long, value_name = "URL", env = "TINE_POSTGRES", hide_env_values = true)]
     postgres: String,
+    /// What commits wait for: `synchronous` for the disk, `relaxed` for nothing; exact either way.
+    #[arg(long, default_value = "synchronous")]
+    durability: Durability,
     /// The table, `name` or `schema.name`; made when missing. Columns: `word` or `value` (text, the key), `n` (bigint).
     #[arg(long)]
     table: String,
@@ -126,7 +132,7 @@ fn topology(args: &Args) -> anyhow::Result<Topology> {
         Invalid::Skip => Policy::Skip,
         Invalid::DeadLetter => Policy::DeadLetter,
     };
-    let mut table = Postgres::connect(&args.postgres)?.table(&args.table).value("n");
+    let mut table = Postgres::connect(&args.postgres)?.durability(args.durability).table(&args.table).value("n");
     if args.adopt {
         table = table.adopt();
     }

@@ -50,6 +50,12 @@ pub trait Database: Send + Sync {
 
     /// Takes the exclusive lock of the topology, for the embedded mode; `None` while another process holds it.
     async fn try_lock(&self, topology: &str) -> Result<Option<Box<dyn Lock>>, Failure>;
+
+    /// Asked for at the end of a run: after `Ok`, everything that was committed is durable. Databases whose commits
+    /// always are have nothing to do.
+    async fn settle(&self, _group: &GroupSpec) -> Result<(), Failure> {
+        Ok(())
+    }
 }
 
 /// The exclusive lock of a topology; given back when dropped.

@@ -1,5 +1,7 @@
 //! When a commit counts: once it is on disk, or once readers see it.
 
+use std::str::FromStr;
+
 /// What a commit waits for. The counts are exact either way.
 ///
 /// ```no_run
@@ -25,4 +27,17 @@ pub enum Durability {
     /// ends with `Ok` has made durable what it committed. Pays for small batches, where waiting for the disk is most of a
     /// commit; the server's work for each row is the same.
     Relaxed,
+}
+
+/// `synchronous` or `relaxed`, as a program's argument.
+impl FromStr for Durability {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Durability, String> {
+        match word {
+            "synchronous" => Ok(Durability::Synchronous),
+            "relaxed" => Ok(Durability::Relaxed),
+            other => Err(format!("durability is synchronous or relaxed, not {other:?}")),
+        }
+    }
 }

@@ -13,6 +13,7 @@ use crate::{
     link::{Link, Names},
     lock::AdvisoryLock,
     session::{Known, PgSession},
+    settle,
     sql::GroupSql,
 };
 
@@ -98,5 +99,15 @@ impl Database for Postgres {
     async fn try_lock(&self, topology: &str) -> Result<Option<Box<dyn Lock>>, Failure> {
         let lock = AdvisoryLock::take(self.link(topology, ""), topology).await?;
         Ok(lock.map(|lock| Box::new(lock) as Box<dyn Lock>))
+    }
+
+    async fn settle(&self, group: &GroupSpec) -> Result<(), Failure> {
+        if self.durability == Durability::Synchronous {
+            return Ok(());
+        }
+        let mut link = self.link(&group.topology, &group.group);
+        let settled = settle::settle(&mut link, group).await;
+        link.close().await;
+        settled
     }
 }

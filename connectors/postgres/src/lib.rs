@@ -22,7 +22,8 @@
 //!
 //! **What a transaction does.** `begin` with every setting in one message ([`settings`]), one statement that moves
 //! the ledger rows and merges the data if *all* of them moved, `commit` in a form that a failed transaction cannot
-//! survive: three round trips, whatever the number of shards and rows.
+//! survive: three round trips for a small batch, whatever the number of shards. Keys that are known to have rows are
+//! updated and new ones upserted, which for a mixture is one statement more.
 //!
 //! Read in this order: [`handle`] (what a user holds), [`settings`] (the numbers), `session` (statements and
 //! answers), `sql` (their texts), `create` (tables, checked or made), `sqlstate` (what an error means), `lock`.
@@ -36,6 +37,7 @@ mod link;
 mod lock;
 mod session;
 pub mod settings;
+mod settle;
 mod sql;
 mod sqlstate;
 

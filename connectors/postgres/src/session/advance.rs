@@ -133,7 +133,7 @@ impl PgSession {
     /// How many ledger rows this transaction has moved.
     async fn moved(&mut self) -> Result<u64, Failure> {
         let text = self.sql.moved.clone();
-        let rows = self.asked(statement(&text).bind(&self.topology.clone()).bind(&self.group.clone()), None).await?;
+        let rows = self.asked(statement(&text).bind(self.topology.clone()).bind(self.group.clone()), None).await?;
         let moved = rows.first().map_or(Ok(0), |row| row.try_get::<i64, _>("moved"));
         let moved = moved.map_err(|error| errors::before_commit("counting ledger rows", &self.link.address, &error));
         moved.map(i64::cast_unsigned)
