@@ -33,6 +33,9 @@ const SIGN: u64 = 1 << 63;
     note = "columns hold `i64`, `String`, `Vec<u8>` and tuples of up to four of them"
 )]
 pub trait Columns: Clone + fmt::Debug + PartialEq + Send + Sync + 'static {
+    /// What it is lent as: how closures of later stages see it.
+    type Lent: Lends;
+
     /// Columns under construction.
     type Build: Send;
 
@@ -54,6 +57,9 @@ pub trait Columns: Clone + fmt::Debug + PartialEq + Send + Sync + 'static {
     /// Whether columns can hold it.
     fn check(&self) -> Result<(), Unfit>;
 
+    /// As closures of later stages see it.
+    fn lend(&self) -> <Self::Lent as Lends>::At<'_>;
+
     /// Appends it to columns.
     fn push(self, build: &mut Self::Build);
 
@@ -62,6 +68,17 @@ pub trait Columns: Clone + fmt::Debug + PartialEq + Send + Sync + 'static {
 
     /// Reads it back from a row; `None` when the columns have other types, or are too few or short.
     fn read(columns: &mut slice::Iter<'_, Column>, row: usize) -> Option<Self>;
+}
+
+/// A type for each lifetime of the memory that rows are borrowed from: `String` is lent as `&str`, `Vec<u8>` as `&[u8]`,
+/// `i64` as itself, a tuple as a tuple of these; a [`Row`](crate::input::Row) as it says.
+pub trait Lends: 'static {
+    /// What is lent.
+    type At<'b>;
+}
+
+impl<T: crate::input::Row> Lends for T {
+    type At<'b> = T::At<'b>;
 }
 
 /// Why a value does not fit into a column.
@@ -132,7 +149,12 @@ pub(crate) fn shown(value: &impl fmt::Debug) -> String {
     }
 }
 
+impl Lends for String {
+    type At<'b> = &'b str;
+}
+
 impl Columns for String {
+    type Lent = String;
     type Build = Vec<String>;
 
     fn build(rows: usize) -> Vec<String> {
@@ -161,6 +183,10 @@ impl Columns for String {
         check_text(self)
     }
 
+    fn lend(&self) -> &str {
+        self
+    }
+
     fn push(self, build: &mut Vec<String>) {
         build.push(self);
     }
@@ -177,7 +203,12 @@ impl Columns for String {
     }
 }
 
+impl Lends for Vec<u8> {
+    type At<'b> = &'b [u8];
+}
+
 impl Columns for Vec<u8> {
+    type Lent = Vec<u8>;
     type Build = Vec<Vec<u8>>;
 
     fn build(rows: usize) -> Vec<Vec<u8>> {
@@ -212,6 +243,10 @@ impl Columns for Vec<u8> {
         Ok(())
     }
 
+    fn lend(&self) -> &[u8] {
+        self
+    }
+
     fn push(self, build: &mut Vec<Vec<u8>>) {
         build.push(self);
     }
@@ -228,7 +263,12 @@ impl Columns for Vec<u8> {
     }
 }
 
+impl Lends for i64 {
+    type At<'b> = i64;
+}
+
 impl Columns for i64 {
+    type Lent = i64;
     type Build = Vec<i64>;
 
     fn build(rows: usize) -> Vec<i64> {
@@ -256,6 +296,10 @@ impl Columns for i64 {
         Ok(())
     }
 
+    fn lend(&self) -> i64 {
+        *self
+    }
+
     fn push(self, build: &mut Vec<i64>) {
         build.push(self);
     }
@@ -274,7 +318,12 @@ impl Columns for i64 {
 
 macro_rules! tuple_of_columns {
     ($($name:ident $index:tt),+) => {
+        impl<$($name: Lends),+> Lends for ($($name,)+) {
+            type At<'b> = ($($name::At<'b>,)+);
+        }
+
         impl<$($name: Columns),+> Columns for ($($name,)+) {
+            type Lent = ($($name::Lent,)+);
             type Build = ($($name::Build,)+);
 
             fn build(rows: usize) -> Self::Build {
@@ -300,6 +349,10 @@ macro_rules! tuple_of_columns {
             fn check(&self) -> Result<(), Unfit> {
                 $(self.$index.check()?;)+
                 Ok(())
+            }
+
+            fn lend(&self) -> <Self::Lent as Lends>::At<'_> {
+                ($(self.$index.lend(),)+)
             }
 
             fn push(self, build: &mut Self::Build) {

@@ -16,7 +16,7 @@ use tine_state::{CommitOrder, CommitOutcome, Digest, ShardRef, StateIndex, Table
 use crate::{
     emitter::{Meeting, answer_foreign, meet},
     message::{Batches, CommitCommand, Message, Note},
-    pipeline::{Fold, Rows},
+    pipeline::{Fold, Rows, Target},
     tracker::BatchTracker,
 };
 
@@ -86,11 +86,12 @@ pub fn fold(folds: &[Arc<dyn Fold>], parts: Parts) -> Result<FoldedBatch, Failur
 }
 
 /// One committer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CommitBolt {
     /// The shards it owns, in (state, shard) order.
     shards: Arc<[ShardRef]>,
-    emitters: usize,
+    /// How many tasks send to it: emitters and stage tasks.
+    senders: usize,
     current: Attempt,
     /// The last transaction committed in the current attempt: what comes of it later is a duplicate.
     done: TxId,
@@ -98,7 +99,7 @@ pub struct CommitBolt {
 }
 
 /// One transaction of the current attempt.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Batch {
     tracker: BatchTracker,
     parts: Parts,
@@ -107,7 +108,7 @@ struct Batch {
     phase: Phase,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Phase {
     Collecting,
     Folding,
@@ -116,9 +117,9 @@ enum Phase {
 }
 
 impl CommitBolt {
-    /// A committer of these shards after `emitters` emitters.
-    pub fn new(shards: Arc<[ShardRef]>, emitters: usize) -> CommitBolt {
-        CommitBolt { shards, emitters, current: Attempt::NONE, done: TxId::NONE, batches: BTreeMap::new() }
+    /// A committer of these shards after `senders` emitters and stage tasks.
+    pub fn new(shards: Arc<[ShardRef]>, senders: usize) -> CommitBolt {
+        CommitBolt { shards, senders, current: Attempt::NONE, done: TxId::NONE, batches: BTreeMap::new() }
     }
 
     /// The attempt it follows.
@@ -157,9 +158,9 @@ impl CommitBolt {
     }
 
     fn batch(&mut self, txid: TxId) -> &mut Batch {
-        let emitters = self.emitters;
+        let senders = self.senders;
         self.batches.entry(txid).or_insert_with(|| Batch {
-            tracker: BatchTracker::new(emitters),
+            tracker: BatchTracker::new(senders),
             parts: Parts::new(),
             ends: Vec::new(),
             phase: Phase::Collecting,
@@ -272,7 +273,7 @@ impl Bolt<Batches> for CommitBolt {
 
     fn execute(&mut self, token: Token, from: TaskId, message: Message, out: &mut Output<Batches, CommitterCall>) {
         match message {
-            Message::Rows { attempt, txid, chunk, state, rows } => {
+            Message::Rows { attempt, txid, chunk, target: Target::State(state), rows } => {
                 if self.admits(attempt, txid, token, out) {
                     if !self.keep(from, txid, chunk, (state, rows)) {
                         return out.ignore(token);
@@ -301,7 +302,7 @@ impl Bolt<Batches> for CommitBolt {
                     self.on_commit(token, &command, out);
                 }
             }
-            Message::Emit { .. } => out.fail(token, Failure::fatal("a committer was told to emit")),
+            other => out.fail(token, Failure::fatal(format!("a committer was sent {other:?}"))),
         }
     }
 

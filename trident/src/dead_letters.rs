@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use tine_core::{failure::Failure, hash::hash64, id::Shard};
+use tine_core::{failure::Failure, hash::hash64};
 use tine_state::{ColumnType, Ident, KeyColumn, Merge, StateIndex, StateSpec, TableSpec, ValueColumn};
 
 use crate::{
@@ -109,7 +109,7 @@ impl DeadLetters {
             .map_err(|_| Failure::fatal(format!("{partition} position {}: beyond 63 bits", record.position)))?;
         let reason = reason.chars().map(|c| if c == '\0' { '\u{fffd}' } else { c }).take(REASON_CHARS_MAX).collect();
         self.rows.push(BatchRow {
-            shard: Shard::of(hash64(partition.as_bytes()), SHARDS),
+            hash: hash64(partition.as_bytes()),
             key: (self.topology.clone(), partition.to_string(), position),
             held: (reason, record.value.unwrap_or_default().to_vec()),
         });

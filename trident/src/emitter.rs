@@ -1,12 +1,9 @@
-//! The emitter: reads the ranges of a plan, and hands the pre-aggregated rows to the committers that own their shards.
+//! The emitter: reads the ranges of a plan, and hands the pre-aggregated rows to the tasks that own their keys.
 //!
 //! A bolt without I/O: reading is a [`ReadCall`], performed on a thread of its own by the driver, with the source's
 //! reader and the fused operators. Emitter `i` of `n` reads the partitions whose place in the plan is `i` modulo `n`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use tine_core::{
     failure::{Failure, FailureKind},
@@ -17,16 +14,11 @@ use tine_core::{
 
 use crate::{
     message::{Batches, Message, Note, ReadCounts},
+    outlet::Outlet,
     pipeline::BatchRows,
     plan::Plan,
     source::PartitionRange,
 };
-
-/// The stream on which rows and ends go to the committers.
-pub const TO_COMMITTERS: usize = 0;
-
-/// Who owns which shards: for each state, the committer's index by shard.
-pub type Owners = Arc<[Vec<usize>]>;
 
 /// Asks the driver to read some ranges and run the operators on them. Calls are performed in order; when a call of a
 /// newer attempt comes, older ones are of no interest and may be cut short.
@@ -61,12 +53,11 @@ pub struct ReadReply {
 }
 
 /// One emitter.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Emitter {
     index: usize,
     emitters: usize,
-    committers: usize,
-    owners: Owners,
+    outlet: Outlet,
     current: Attempt,
     /// The transactions of the current attempt under way here.
     reading: BTreeMap<TxId, Token>,
@@ -78,17 +69,9 @@ pub struct Emitter {
 const TOLD_MAX: usize = 64;
 
 impl Emitter {
-    /// Emitter `index` of `emitters`, before `committers` that own shards as `owners` says.
-    pub fn new(index: usize, emitters: usize, committers: usize, owners: Owners) -> Emitter {
-        Emitter {
-            index,
-            emitters,
-            committers,
-            owners,
-            current: Attempt::NONE,
-            reading: BTreeMap::new(),
-            told: BTreeSet::new(),
-        }
+    /// Emitter `index` of `emitters`, before `outlet`.
+    pub fn new(index: usize, emitters: usize, outlet: Outlet) -> Emitter {
+        Emitter { index, emitters, outlet, current: Attempt::NONE, reading: BTreeMap::new(), told: BTreeSet::new() }
     }
 
     /// The attempt it follows.
@@ -102,28 +85,14 @@ impl Emitter {
         ranges.map(|(_, range)| range.clone()).collect()
     }
 
-    fn hand_over(&self, token: Token, reply: ReadReply, rows: BatchRows, out: &mut Output<Batches, ReadCall>) {
-        let (attempt, txid) = (reply.attempt, reply.txid);
-        let mut sent = vec![(0_u64, 0_u64); self.committers];
-        for (state, rows) in rows.rows {
-            let parts = rows.split(&self.owners[usize::from(state.0)], self.committers);
-            for (target, part) in parts.into_iter().enumerate().filter(|(_, part)| part.count() > 0) {
-                let (chunks, count) = &mut sent[target];
-                *count += part.count() as u64;
-                let message = Message::Rows { attempt, txid, chunk: *chunks, state, rows: part };
-                *chunks += 1;
-                out.emit_direct(TO_COMMITTERS, target, token, message);
-            }
-        }
-        for (target, (chunks, rows)) in sent.into_iter().enumerate() {
-            out.emit_direct(TO_COMMITTERS, target, token, Message::End { attempt, txid, chunks, rows });
-        }
+    fn hand_over(&self, token: Token, txid: TxId, rows: BatchRows, out: &mut Output<Batches, ReadCall>) {
         let counts = ReadCounts {
             records: rows.records,
             bytes: rows.bytes,
             skipped: rows.skipped,
             dead_letters: rows.dead_letters,
         };
+        self.outlet.hand_over((self.current, txid), token, rows.rows, out);
         out.ack_with(token, Note::Read(counts));
     }
 }
@@ -188,20 +157,19 @@ impl Bolt<Batches> for Emitter {
     }
 
     fn reply(&mut self, reply: EmitterReply, out: &mut Output<Batches, ReadCall>) {
-        let mut reply = match reply {
+        let ReadReply { attempt, txid, result } = match reply {
             EmitterReply::Read(reply) => reply,
             EmitterReply::Reading(attempt) if attempt == self.current => {
                 return self.reading.values().for_each(|token| out.keep_alive(*token));
             }
             EmitterReply::Reading(_) => return,
         };
-        if reply.attempt != self.current {
+        if attempt != self.current {
             return;
         }
-        let Some(token) = self.reading.remove(&reply.txid) else { return };
-        let result = std::mem::replace(&mut reply.result, Ok(BatchRows::default()));
+        let Some(token) = self.reading.remove(&txid) else { return };
         match result {
-            Ok(rows) => self.hand_over(token, reply, rows, out),
+            Ok(rows) => self.hand_over(token, txid, rows, out),
             Err(failure) => out.fail(token, failure),
         }
     }

@@ -28,19 +28,21 @@ use tine_state::{ColumnType, Digest, Merge, TableRows};
 use crate::{
     aggregate::{Combiner, Stored},
     columns::{Columns, Unfit, kinds, shown},
+    exchange::ExchangeSpec,
     key::KEY_BYTES_MAX,
-    pipeline::{Fold, Folded, Rows},
+    pipeline::{ExchangeFactory, Fold, Folded, Rows},
 };
 
-/// A row on its way from an emitter to a committer.
+/// A row on its way between tasks.
 #[derive(Clone, Debug)]
 pub(crate) struct BatchRow<K, H> {
-    pub(crate) shard: Shard,
+    /// The stable hash that routes it: of the key's canonical bytes, worked out once.
+    pub(crate) hash: u64,
     pub(crate) key: K,
     pub(crate) held: H,
 }
 
-/// A chunk of them: what an emitter made of its part of a batch, or the part of that which one task owns.
+/// A chunk of them: what a task made of its part of a batch, or the part of that which another task owns.
 #[derive(Clone)]
 pub(crate) struct Batch<K, H> {
     pub(crate) rows: Vec<BatchRow<K, H>>,
@@ -61,7 +63,8 @@ impl<K: Columns, H: Clone + Send + Sync + 'static> Rows for Batch<K, H> {
         if tasks == 1 {
             return vec![self];
         }
-        let task_of = |row: &BatchRow<K, H>| owner[usize::from(row.shard.0)];
+        let shards = u16::try_from(owner.len()).expect("no state has more than 4,096 shards");
+        let task_of = |row: &BatchRow<K, H>| owner[usize::from(Shard::of(row.hash, shards).0)];
         let mut counts = vec![0; tasks];
         self.rows.iter().for_each(|row| counts[task_of(row)] += 1);
         let mut parts: Vec<Vec<BatchRow<K, H>>> = counts.into_iter().map(Vec::with_capacity).collect();
@@ -91,6 +94,8 @@ pub(crate) trait Output: fmt::Debug + Send + Sync {
     fn merges(&self) -> Option<Vec<Merge>>;
     /// The fold of a state; `place` names it in messages.
     fn fold(&self, place: &str, shards: u16) -> Arc<dyn Fold>;
+    /// What repartitions it; `None` when a stage after it was made for rows of other types.
+    fn exchange(&self, exchange: ExchangeSpec) -> Option<ExchangeFactory>;
 }
 
 /// An [`Output`] with its types.
@@ -132,6 +137,10 @@ impl<K: Columns, C: Combiner> Output for TypedOutput<K, C> {
         };
         let combiner = self.combiner.clone();
         Arc::new(TypedFold::<K, C> { place: place.to_string(), shards, combiner, combine, types: PhantomData })
+    }
+
+    fn exchange(&self, exchange: ExchangeSpec) -> Option<ExchangeFactory> {
+        exchange.factory::<K, C>(self.combiner.clone())
     }
 }
 
@@ -187,12 +196,7 @@ impl<K: Columns, C: Combiner> TypedFold<K, C> {
             }
             all.reserve_exact(count - all.len());
         }
-        match all.iter().find(|row| row.shard.0 >= self.shards) {
-            Some(row) => {
-                Err(Failure::fatal(format!("{}: a row for shard {} of {}", self.place, row.shard.0, self.shards)))
-            }
-            None => Ok(all),
-        }
+        Ok(all)
     }
 
     /// Sorts, combines, checks, digests and lays out.
@@ -241,8 +245,9 @@ impl<K: Columns, C: Combiner> TypedFold<K, C> {
         out.bytes.clear();
         out.bytes.extend_from_slice(key);
         value.encode(&mut out.bytes);
-        out.digests[usize::from(row.shard.0)].add(Hash128::of(&out.bytes));
-        out.shards.push(row.shard);
+        let shard = Shard::of(row.hash, self.shards);
+        out.digests[usize::from(shard.0)].add(Hash128::of(&out.bytes));
+        out.shards.push(shard);
         row.key.push(&mut out.keys);
         value.push(&mut out.values);
         Ok(())

@@ -6,12 +6,15 @@ use tine_core::{
     id::{Attempt, TxId},
     tuple::Flow,
 };
-use tine_state::{Chain, Digest, Location, Manifest, ShardRef, StateIndex, TransactionRow};
+use tine_state::{Chain, Digest, Location, Manifest, ShardRef, TransactionRow};
 
-use crate::{pipeline::Rows, plan::Plan};
+use crate::{
+    pipeline::{Rows, Target},
+    plan::Plan,
+};
 
 /// The types of the micro-batch layer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Batches {}
 
 impl Flow for Batches {
@@ -20,9 +23,10 @@ impl Flow for Batches {
     type Id = Tree;
 }
 
-/// A message between the coordinator, emitters and committers. Each belongs to an attempt; older ones are ignored.
+/// A message between the coordinator, emitters, stage tasks and committers. Each belongs to an attempt; older ones are
+/// ignored.
 ///
-/// Its grammar, per emitter, committer and attempt of a transaction: `Rows* End`.
+/// Its grammar, per sender, receiver and attempt of a transaction: `Rows* End`.
 #[derive(Clone, Debug)]
 pub enum Message {
     /// Coordinator to emitters: read the ranges of this plan.
@@ -32,7 +36,7 @@ pub enum Message {
         /// What to read.
         plan: Arc<Plan>,
     },
-    /// Emitter to committer: some rows of a transaction.
+    /// Emitter or stage task to stage task or committer: some rows of a transaction.
     Rows {
         /// The attempt.
         attempt: Attempt,
@@ -40,18 +44,18 @@ pub enum Message {
         txid: TxId,
         /// 0, 1, 2 … per sender, receiver, attempt and transaction.
         chunk: u64,
-        /// Whose rows.
-        state: StateIndex,
+        /// What they are for.
+        target: Target,
         /// The rows.
         rows: Box<dyn Rows>,
     },
-    /// Emitter to committer: that was all.
+    /// From whoever may send rows, to whom it may send them: that was all.
     End {
         /// The attempt.
         attempt: Attempt,
         /// The transaction.
         txid: TxId,
-        /// How many chunks were sent to this committer.
+        /// How many chunks were sent to this task.
         chunks: u64,
         /// How many rows were in them.
         rows: u64,
@@ -120,7 +124,7 @@ impl std::ops::AddAssign for ReadCounts {
 /// The two tuple trees of a transaction's attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tree {
-    /// Read, process, hand over to the committers.
+    /// Read, process, hand over to the committers, through the stage tasks if there are any.
     Process(Attempt, TxId),
     /// Commit.
     Commit(Attempt, TxId),

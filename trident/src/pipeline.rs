@@ -1,8 +1,9 @@
 //! The seam between the fluent API and the machines below it: typed rows above, erased ones below.
 //!
 //! The fluent API compiles a topology into [`Built`]: for each source a factory of [`Pipeline`]s (decode, the fused
-//! operators up to the first repartition, pre-aggregation), for each state a [`Fold`] (merge what the pipelines sent,
-//! check it, digest it, lay it out in columns). Rows are erased once per chunk, never per record.
+//! operators up to the first repartition, pre-aggregation), for each repartition in the middle a factory of
+//! [`Exchange`]s (combine what was sent, run the stages after it), for each state a [`Fold`] (merge what was sent, check
+//! it, digest it, lay it out in columns). Rows are erased once per chunk, never per record.
 
 use std::{any::Any, fmt, sync::Arc};
 
@@ -11,12 +12,29 @@ use tine_state::{Database, Digest, GroupSpec, StateIndex, TableRows};
 
 use crate::source::{Record, Source};
 
-/// A chunk of rows for one state, on its way from an emitter to committers. Each row knows its shard.
+/// Where rows of a transaction go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// To the committers, for a state.
+    State(StateIndex),
+    /// To the stage tasks, for an exchange.
+    Exchange(ExchangeIndex),
+}
+
+/// Chunks of rows, each with where it goes.
+pub type Targeted = Vec<(Target, Box<dyn Rows>)>;
+
+/// A repartition in the middle of a topology, by its place in [`Built::exchanges`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExchangeIndex(pub u16);
+
+/// A chunk of rows for one target, on its way between tasks. Each row knows the stable hash of its key.
 pub trait Rows: Any + fmt::Debug + Send + Sync {
     /// How many rows.
     fn count(&self) -> usize;
 
-    /// Parts them among tasks: `owner[shard]` is the task's index, below `tasks`. Answers with one chunk per task.
+    /// Parts them among tasks: `owner[shard]` is the task's index, below `tasks`; a row's shard is that of its hash among
+    /// as many as there are owners. Answers with one chunk per task.
     fn split(self: Box<Self>, owner: &[usize], tasks: usize) -> Vec<Box<dyn Rows>>;
 
     /// A copy; messages may be sent to several tasks or, in the simulator, twice.
@@ -61,11 +79,42 @@ pub trait Pipeline: Send {
     fn reset(&mut self);
 }
 
+/// A keyed stream that is repartitioned, and the stages after it, with the memory of one batch. One per stage task.
+pub trait Exchange: Send {
+    /// Combines the chunks of one transaction (this task's share of the keys), runs the stages on what comes out, and
+    /// answers with the rows for what they feed. The outcome does not depend on how rows were cut into `parts`.
+    ///
+    /// `go_on` is asked now and then and ends the work when it says no. Errors: `Poison` with the operator's name, its
+    /// place and the key; nothing panics. After an error the memory is empty.
+    fn run(&mut self, parts: Vec<Box<dyn Rows>>, go_on: GoOn<'_>) -> Result<Targeted, Failure>;
+}
+
+/// Asked by work that takes long: says that it goes on, or why it is to end.
+pub type GoOn<'a> = &'a dyn Fn() -> Result<(), Failure>;
+
+/// Makes an exchange for each stage task.
+pub type ExchangeFactory = Arc<dyn Fn() -> Box<dyn Exchange> + Send + Sync>;
+
+/// An exchange of a built topology.
+#[derive(Clone)]
+pub struct BuiltExchange {
+    /// How many exchanges lie between it and the source: the row of stage tasks that runs it.
+    pub level: usize,
+    /// What runs there.
+    pub exchange: ExchangeFactory,
+}
+
+impl fmt::Debug for BuiltExchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BuiltExchange(level {})", self.level)
+    }
+}
+
 /// What a pipeline made of its part of a batch.
 #[derive(Debug, Default)]
 pub struct BatchRows {
-    /// Rows for states; a state may be missing when nothing fell into it.
-    pub rows: Vec<(StateIndex, Box<dyn Rows>)>,
+    /// Rows by target; one may be missing when nothing fell into it.
+    pub rows: Targeted,
     /// How many records were read.
     pub records: u64,
     /// How many bytes of record values.
@@ -114,12 +163,25 @@ pub struct Built {
     pub database: Arc<dyn Database>,
     /// Its sources, by [`SourceIndex`](crate::source::SourceIndex).
     pub sources: Vec<BuiltSource>,
+    /// Its repartitions in the middle, by [`ExchangeIndex`].
+    pub exchanges: Vec<BuiltExchange>,
     /// How rows are merged, by [`StateIndex`].
     pub folds: Vec<Arc<dyn Fold>>,
 }
 
+impl Built {
+    /// How many rows of stage tasks lie between emitters and committers.
+    pub fn levels(&self) -> usize {
+        self.exchanges.iter().map(|exchange| exchange.level + 1).max().unwrap_or(0)
+    }
+}
+
 impl fmt::Debug for Built {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Built").field("group", &self.group).field("sources", &self.sources).finish_non_exhaustive()
+        f.debug_struct("Built")
+            .field("group", &self.group)
+            .field("sources", &self.sources)
+            .field("exchanges", &self.exchanges)
+            .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Stages: what happens to borrowed rows between a source and the first repartition.
+//! Stages: what happens to borrowed rows between a source and the first repartition, or between two repartitions.
 //!
 //! A stage is a closure over [`Rows`]: it is called once for each chunk of records, so its operators are loops over a
 //! chunk, compiled together with the user's closures, and rows borrow from the fetch buffer. The closure ends in a
@@ -17,6 +17,7 @@ mod grouped;
 pub(crate) mod pipeline;
 mod rows;
 pub(crate) mod scratch;
+mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 

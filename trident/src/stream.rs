@@ -8,12 +8,16 @@ use std::{fmt, marker::PhantomData, sync::Arc};
 use tine_state::Table;
 
 use crate::{
-    columns::Columns,
+    columns::{Columns, Lends},
+    exchange::Later,
     input::{Policy, Row, Transactional},
-    stage::{Partial, Rows, fused::Stage},
+    stage::{
+        Partial, Rows,
+        fused::{Stage, learn},
+    },
     topology::{
         Topology,
-        node::{StateNode, TypedSource},
+        node::{LaterNode, Origin, StateNode, TypedSource},
     },
 };
 
@@ -112,7 +116,7 @@ impl<T: Row, R> Stream<T, R> {
         F: for<'b> Fn(Rows<'b, T::At<'b>>) -> Partial<K, V> + Send + Sync + 'static,
     {
         let stage = self.source.add_stage(Arc::new(Stage::new(closure)), self.on_error);
-        KeyedStream { topology: self.topology, source: self.source.index(), stage, types: PhantomData }
+        KeyedStream::new(self.topology, Origin::Source { source: self.source.index(), stage })
     }
 }
 
@@ -123,15 +127,69 @@ impl<T: Row, R> fmt::Debug for Stream<T, R> {
 }
 
 /// Values of type `V` by keys of type `K`, one per key and batch: what a stage ends in. `R` is the replay promise.
+///
+/// A stream used twice is used twice, and computed once: it may be kept in a table, and feed any number of later stages.
 #[must_use = "a stage without .persist(…) leads nowhere"]
 pub struct KeyedStream<K, V, R> {
     topology: Topology,
-    source: usize,
-    stage: usize,
+    origin: Origin,
     types: PhantomData<fn(K, V) -> R>,
 }
 
+impl<K, V, R> Clone for KeyedStream<K, V, R> {
+    fn clone(&self) -> Self {
+        KeyedStream::new(self.topology.clone(), self.origin)
+    }
+}
+
+impl<K, V, R> KeyedStream<K, V, R> {
+    fn new(topology: Topology, origin: Origin) -> KeyedStream<K, V, R> {
+        KeyedStream { topology, origin, types: PhantomData }
+    }
+}
+
 impl<K: Columns, V: Columns, R> KeyedStream<K, V, R> {
+    /// Operators on what this stage made of a batch, after a repartition by key: the closure sees each distinct key of the
+    /// batch exactly once, with its value combined over all emitters, as a borrowed pair. It ends in an aggregate by
+    /// another key, which may be kept in a table or feed a further stage.
+    ///
+    /// What is aggregated is the *batch*, not the table: a count of words that is 2 in one batch and 3 in the next
+    /// reaches the closure as 2 and as 3. Where batches are cut is nobody's promise, so the later aggregate must come to the
+    /// same whatever the cuts: sums of counts and extremes of extremes do, a count of distinct words does not.
+    ///
+    /// The closure runs on stage tasks of its own ([`Options::stage_tasks`](crate::run::Options::stage_tasks)); how many
+    /// there are changes nothing. It must be pure, like that of [`Stream::stage`]. When it fails, the group halts and names
+    /// operator, stage and key; [`Stream::on_error`] says nothing here, because a row is made of many records.
+    ///
+    /// ```
+    /// use tine_state::Table;
+    /// use tine_trident::{source::files::files, topology::Topology};
+    ///
+    /// fn letters(topology: &Topology, words: Table, letters: Table) {
+    ///     let counts = topology
+    ///         .source(files(["a.txt"]).text())
+    ///         .stage(|lines| lines.flat_map(|line| line.split_whitespace()).group_by(|word| word).count());
+    ///     counts.clone().persist(words.key("word").value("n"));
+    ///     counts
+    ///         .stage(|words| words.group_by(|(word, _)| word.chars().next().map_or(0, u32::from)).sum(|(_, n)| *n))
+    ///         .persist(letters.key("letter").value("n"));
+    /// }
+    /// ```
+    pub fn stage<K2, V2, F>(self, closure: F) -> KeyedStream<K2, V2, R>
+    where
+        K2: Columns,
+        V2: Columns,
+        F: for<'b> Fn(Rows<'b, (<K::Lent as Lends>::At<'b>, <V::Lent as Lends>::At<'b>)>) -> Partial<K2, V2>
+            + Send
+            + Sync
+            + 'static,
+    {
+        let closure: Later<K, V> = Arc::new(Stage::new(closure));
+        let learned = learn(&*closure);
+        let later = self.topology.add_later(LaterNode { after: self.origin, closure: Arc::new(closure), learned });
+        KeyedStream::new(self.topology, later)
+    }
+
     /// Keeps the values in a table, merged with what earlier batches left there, exactly once. Trident's
     /// `persistentAggregate`.
     ///
@@ -155,12 +213,12 @@ impl<K: Columns, V: Columns, R> KeyedStream<K, V, R> {
     where
         R: ExactlyOnce,
     {
-        self.topology.add_state(StateNode { source: self.source, stage: self.stage, table })
+        self.topology.add_state(StateNode { origin: self.origin, table })
     }
 }
 
 impl<K, V, R> fmt::Debug for KeyedStream<K, V, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyedStream(stage {} after source {})", self.stage + 1, self.source + 1)
+        write!(f, "KeyedStream({:?})", self.origin)
     }
 }

@@ -5,10 +5,11 @@
 //! ```
 //!
 //! A [`Topology`] is a cheap handle; streams hold one too. [`node`] is the arena, [`check`] turns states into table
-//! specifications or says what is wrong, [`shape`] puts the whole into words.
+//! specifications or says what is wrong, [`flow`] decides where rows are repartitioned, [`shape`] puts the whole into words.
 
 mod check;
 mod error;
+mod flow;
 pub(crate) mod node;
 mod shape;
 #[cfg(test)]
@@ -30,7 +31,8 @@ use crate::{
     pipeline::{Built, BuiltSource},
     stream::Stream,
 };
-use node::{Plan, StateNode, TypedSource};
+use flow::Flow;
+use node::{LaterNode, Origin, Plan, StateNode, TypedSource};
 
 /// The name of the only batch group: one holds the whole topology.
 pub const GROUP: &str = "main";
@@ -107,8 +109,10 @@ impl Topology {
         let shape = shape::shape(&self.name, &plan, &states);
         let mut folds = Vec::with_capacity(states.len() + 1);
         for (node, state) in plan.states.iter().zip(&states) {
-            folds.push(plan.output(node)?.fold(&plan.place(node), state.shards));
+            folds.push(plan.output(node.origin)?.fold(&plan.place(node), state.shards));
         }
+        let flow = Flow::new(&plan);
+        let exchanges = flow.exchanges(&plan)?;
         // Every topology has the state for dead letters, and the shape leaves policies out: a policy is what one changes
         // after a halt, and the states of a group are fixed.
         let letters = index(states.len());
@@ -116,7 +120,7 @@ impl Topology {
         states.push(dead_letters::spec(states[0].table.schema.clone()));
         let sources = plan.sources.iter().enumerate().map(|(number, source)| BuiltSource {
             source: source.source(),
-            pipeline: source.clone().pipelines(plan.slots(number, &states), (self.name.clone(), letters)),
+            pipeline: source.clone().pipelines(flow.slots(&plan, number), (self.name.clone(), letters)),
         });
         let sources = sources.collect();
         let group = GroupSpec {
@@ -127,7 +131,7 @@ impl Topology {
             shape,
             lineage: rand::random(),
         };
-        Ok(Built { group, database, sources, folds })
+        Ok(Built { group, database, sources, exchanges, folds })
     }
 
     /// What was composed, in words: sources, operators, tables.
@@ -145,6 +149,12 @@ impl Topology {
         let state = node.table.name.clone();
         self.plan().states.push(node);
         Persisted { state }
+    }
+
+    pub(crate) fn add_later(&self, node: LaterNode) -> Origin {
+        let mut plan = self.plan();
+        plan.later.push(node);
+        Origin::Later(plan.later.len() - 1)
     }
 
     /// No code of the user's runs under this lock, so a poisoned one holds a whole plan.

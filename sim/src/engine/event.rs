@@ -13,6 +13,7 @@ use tine_trident::{
     emitter::ReadCall,
     message::{Message, Note},
     plan::Positions,
+    stage_bolt::StageReply,
 };
 
 use crate::{coordination::Write, sql::BackendId};
@@ -70,6 +71,8 @@ pub(crate) struct Address {
 #[derive(Clone, Debug)]
 pub(crate) enum Packet {
     ToEmitter(Tuple<Message>),
+    /// To the stage task of a level.
+    ToStage(usize, Tuple<Message>),
     ToCommitter(Tuple<Message>),
     Report(AckerEvent<Note>),
 }
@@ -85,6 +88,8 @@ pub(crate) enum Inbound {
     AckerTick,
     /// A read is done: the records are read and the operators run at this moment.
     Read(ReadCall),
+    /// The stages of a level are done with a batch.
+    Staged(usize, StageReply),
     /// A fold is done.
     Folded(CommitterReply),
     /// The answer to a statement; whether the client drops the connection.
@@ -149,6 +154,8 @@ impl Event {
                     Inbound::Campaign(_) => 13,
                     Inbound::Bounds { .. } => 14,
                     Inbound::Woke => 15,
+                    Inbound::Packet(Packet::ToStage(level, _)) => 16 + (*level as u64) * 32,
+                    Inbound::Staged(level, _) => 17 + (*level as u64) * 32,
                 };
                 kind ^ ((*node as u64) << 56) ^ (u64::from(*life) << 48)
             }

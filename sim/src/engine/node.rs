@@ -17,10 +17,12 @@ use tine_trident::{
         Coordinator,
         event::{CommitMode, Setup},
     },
-    emitter::{Emitter, Owners, ReadCall},
+    emitter::{Emitter, ReadCall},
     message::{Batches, Note},
-    pipeline::{Built, Pipeline},
+    outlet::{Outlet, Owners},
+    pipeline::{Built, Exchange, Pipeline},
     source::{Bounds, Horizon, Reader},
+    stage_bolt::StageBolt,
 };
 
 use super::event::{Errand, Inbound, Job};
@@ -29,8 +31,12 @@ use crate::{
     sql::BackendId,
 };
 
-/// Task ids of a process: coordinator, emitter, committer.
+/// Task ids of a process: coordinator, emitter, committer. Those of stage tasks begin at [`STAGES`], level by level.
 pub(crate) const TASKS_PER_NODE: u32 = 4;
+/// The first task id of stage tasks.
+const STAGES: u32 = 1 << 16;
+/// How many task ids each level of stage tasks has: more than there are ever processes.
+const STAGES_PER_LEVEL: u32 = 1 << 8;
 
 pub(crate) fn coordinator_of(node: usize) -> TaskId {
     TaskId(u32::try_from(node).unwrap_or(0) * TASKS_PER_NODE)
@@ -42,6 +48,19 @@ pub(crate) fn emitter_of(node: usize) -> TaskId {
 
 pub(crate) fn committer_of(node: usize) -> TaskId {
     TaskId(coordinator_of(node).0 + 2)
+}
+
+fn stage_of(node: usize, level: usize) -> TaskId {
+    let narrow = |number: usize| u32::try_from(number).unwrap_or(0);
+    TaskId(STAGES + narrow(level) * STAGES_PER_LEVEL + narrow(node))
+}
+
+/// The process of a task, and its level if it is a stage task.
+pub(crate) fn node_of(TaskId(task): TaskId) -> (usize, Option<usize>) {
+    match task.checked_sub(STAGES) {
+        None => ((task / TASKS_PER_NODE) as usize, None),
+        Some(stage) => ((stage % STAGES_PER_LEVEL) as usize, Some((stage / STAGES_PER_LEVEL) as usize)),
+    }
 }
 
 /// The committer's lane, the leader's, and the one that campaigns read the group with.
@@ -62,6 +81,9 @@ pub(crate) struct Node {
     pub(crate) leader: SpoutTask<Batches, Coordinator>,
     pub(crate) acker: Acker<Note>,
     pub(crate) emitter: BoltTask<Batches, Emitter>,
+    /// One stage task of each level.
+    pub(crate) stages: Vec<BoltTask<Batches, StageBolt>>,
+    pub(crate) exchanges: Vec<Box<dyn Exchange>>,
     pub(crate) committer: BoltTask<Batches, CommitBolt>,
     pub(crate) reading: Reading,
     pub(crate) lanes: [Lane; 3],
@@ -125,32 +147,41 @@ pub(crate) struct Errands {
 impl Node {
     /// A process at its start. `seed` differs for every life.
     pub(crate) fn new(node: usize, life: u32, seed: u64, built: &Built, settings: &Settings, shards: &Split) -> Node {
-        let (emitters, committers) = match settings.mode {
-            Mode::Cluster(_) => {
-                let all = 0..settings.nodes();
-                (all.clone().map(emitter_of).collect(), all.map(committer_of).collect())
-            }
-            Mode::Embedded => (vec![emitter_of(node)], vec![committer_of(node)]),
+        let peers: Vec<usize> = match settings.mode {
+            Mode::Cluster(_) => (0..settings.nodes()).collect(),
+            Mode::Embedded => vec![node],
         };
-        let (index, count) = match settings.mode {
-            Mode::Cluster(_) => (node, settings.nodes()),
-            Mode::Embedded => (0, 1),
-        };
+        let index = if peers.len() > 1 { node } else { 0 };
+        let (count, levels) = (peers.len(), built.levels());
+        let tasks = |of: &dyn Fn(usize) -> TaskId| peers.iter().map(|peer| of(*peer)).collect::<Vec<_>>();
+        let (emitters, committers) = (tasks(&emitter_of), tasks(&committer_of));
         let all = |targets: Vec<TaskId>| Route { grouping: Grouping::All, targets };
-        let direct = vec![Route { grouping: Grouping::Direct, targets: committers.clone() }];
+        // What stands before a level of stage tasks, or before the committers alone.
+        let routes = |level: usize| {
+            let stages = if level < levels { tasks(&|peer| stage_of(peer, level)) } else { Vec::new() };
+            let direct = |targets| Route { grouping: Grouping::Direct, targets };
+            vec![direct(committers.clone()), direct(stages)]
+        };
+        let outlet = |level| Outlet::new(count, shards.owners.clone(), if level < levels { count } else { 0 });
+        let stage = |level: usize| {
+            let bolt = StageBolt::new(count, outlet(level + 1));
+            BoltTask::new(stage_of(node, level), routes(level + 1), seed ^ (3 + level as u64), bolt)
+        };
         let setup = setup(settings, count, built);
         let spout = Coordinator::new(setup);
-        let emitter = Emitter::new(index, count, count, shards.owners.clone());
-        let committer = CommitBolt::new(shards.of[index].clone(), count);
+        let emitter = Emitter::new(index, count, outlet(0));
+        let committer = CommitBolt::new(shards.of[index].clone(), count * (1 + levels));
         Node {
             life,
             up: true,
             paused: false,
             backlog: Vec::new(),
             silent_since_us: None,
-            leader: SpoutTask::new(coordinator_of(node), vec![all(emitters), all(committers)], seed, spout),
+            leader: SpoutTask::new(coordinator_of(node), vec![all(emitters), all(committers.clone())], seed, spout),
             acker: Acker::default(),
-            emitter: BoltTask::new(emitter_of(node), direct, seed ^ 1, emitter),
+            emitter: BoltTask::new(emitter_of(node), routes(0), seed ^ 1, emitter),
+            stages: (0..levels).map(stage).collect(),
+            exchanges: built.exchanges.iter().map(|exchange| (exchange.exchange)()).collect(),
             committer: BoltTask::new(committer_of(node), Vec::new(), seed ^ 2, committer),
             reading: Reading { queue: VecDeque::new(), busy: false, newest: Attempt::NONE, sides: sides(built) },
             lanes: Default::default(),

@@ -2,7 +2,7 @@
 
 use tine_core::{
     acker::{AckerEvent, Ended, TreeEnd},
-    id::Attempt,
+    id::{Attempt, TaskId},
     task::Effect,
     tuple::{Root, Tuple},
 };
@@ -11,12 +11,13 @@ use tine_trident::{
     coordinator::event::{Call, Reply},
     emitter::{EmitterReply, ReadCall, ReadReply},
     message::{Batches, Message, Note},
+    stage_bolt::{StageCall, StageReply},
 };
 
 use super::{
     Engine,
     event::{Event, Inbound, Packet},
-    node::TASKS_PER_NODE,
+    node::{TASKS_PER_NODE, node_of},
 };
 use crate::{
     invariants::{invariant_attempts_only_rise, invariant_stale_is_ignored},
@@ -53,6 +54,12 @@ impl Engine<'_> {
                 self.check(invariant_attempts_only_rise(before, self.nodes[node].emitter.bolt().attempt()));
                 self.emitter_effects(node, effects);
             }
+            Inbound::Packet(Packet::ToStage(level, tuple)) => {
+                let before = self.nodes[node].stages[level].bolt().attempt();
+                let effects = self.nodes[node].stages[level].tuple(now_ms, tuple);
+                self.check(invariant_attempts_only_rise(before, self.nodes[node].stages[level].bolt().attempt()));
+                self.stage_effects(node, level, effects);
+            }
             Inbound::Packet(Packet::ToCommitter(tuple)) => {
                 let before = self.nodes[node].committer.bolt().attempt();
                 let effects = self.nodes[node].committer.tuple(now_ms, tuple);
@@ -66,6 +73,7 @@ impl Engine<'_> {
                 self.later(node, self.settings.message_timeout_ms * 250, Inbound::AckerTick);
             }
             Inbound::Read(call) => self.read(node, &call),
+            Inbound::Staged(level, reply) => self.stage_reply(node, level, reply),
             Inbound::Folded(reply) => self.committer_reply(node, reply),
             Inbound::Sql { lane, sent, answer, drop } => self.on_answer(node, lane, sent, answer, drop),
             Inbound::Opened { nonce, session } => self.on_opened(node, nonce, session),
@@ -114,6 +122,12 @@ impl Engine<'_> {
         self.emitter_effects(node, effects);
     }
 
+    fn stage_reply(&mut self, node: usize, level: usize, reply: StageReply) {
+        let now_ms = self.now_ms();
+        let effects = self.nodes[node].stages[level].reply(now_ms, reply);
+        self.stage_effects(node, level, effects);
+    }
+
     pub(crate) fn committer_reply(&mut self, node: usize, reply: CommitterReply) {
         let now_ms = self.now_ms();
         let effects = self.nodes[node].committer.reply(now_ms, reply);
@@ -133,7 +147,7 @@ impl Engine<'_> {
                         self.homes.insert(anchor.root, (node, attempt));
                     }
                     self.say_sent(node, &tuple);
-                    self.route(node, to.0, tuple);
+                    self.route(node, to, tuple);
                 }
                 Effect::Acker(report) => self.report(node, report),
                 Effect::Call(call) => self.perform(node, call),
@@ -144,9 +158,19 @@ impl Engine<'_> {
     fn emitter_effects(&mut self, node: usize, effects: Vec<Effect<Batches, ReadCall>>) {
         for effect in effects {
             match effect {
-                Effect::Send { to, tuple } => self.route(node, to.0, tuple),
+                Effect::Send { to, tuple } => self.route(node, to, tuple),
                 Effect::Acker(report) => self.send_report(node, report),
                 Effect::Call(call) => self.queue_read(node, call),
+            }
+        }
+    }
+
+    fn stage_effects(&mut self, node: usize, level: usize, effects: Vec<Effect<Batches, StageCall>>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { to, tuple } => self.route(node, to, tuple),
+                Effect::Acker(report) => self.send_report(node, report),
+                Effect::Call(call) => self.run_stages(node, level, call),
             }
         }
     }
@@ -154,18 +178,19 @@ impl Engine<'_> {
     fn committer_effects(&mut self, node: usize, effects: Vec<Effect<Batches, CommitterCall>>) {
         for effect in effects {
             match effect {
-                Effect::Send { to, tuple } => self.route(node, to.0, tuple),
+                Effect::Send { to, tuple } => self.route(node, to, tuple),
                 Effect::Acker(report) => self.send_report(node, report),
                 Effect::Call(call) => self.perform_committer(node, call),
             }
         }
     }
 
-    fn route(&mut self, from: usize, task: u32, tuple: Tuple<Message>) {
-        let to = (task / TASKS_PER_NODE) as usize;
-        let packet = match task % TASKS_PER_NODE {
-            1 => Packet::ToEmitter(tuple),
-            _ => Packet::ToCommitter(tuple),
+    fn route(&mut self, from: usize, task: TaskId, tuple: Tuple<Message>) {
+        let (to, level) = node_of(task);
+        let packet = match (level, task.0 % TASKS_PER_NODE) {
+            (Some(level), _) => Packet::ToStage(level, tuple),
+            (None, 1) => Packet::ToEmitter(tuple),
+            (None, _) => Packet::ToCommitter(tuple),
         };
         self.send(from, to, packet);
     }

@@ -1,11 +1,12 @@
-//! Performs the emitters' and committers' calls, as the tokio driver does: the reader's thread, folds, commits.
+//! Performs the calls of emitters, stage tasks and committers, as the tokio driver does: reads, stages, folds, commits.
 
 use tine_core::failure::{Failure, FailureKind};
 use tine_trident::{
     committer::{CommitterCall, CommitterReply, fold},
     emitter::{ReadCall, ReadReply},
-    pipeline::{BatchRows, Pipeline},
+    pipeline::{BatchRows, ExchangeIndex, Pipeline},
     source::{PartitionRange, Record, Sink},
+    stage_bolt::{StageCall, StageReply},
 };
 
 use super::{
@@ -49,6 +50,23 @@ impl Engine<'_> {
         }
         self.emitter_reply(node, ReadReply { attempt: call.attempt, txid: call.txid, result });
         self.next_read(node);
+    }
+
+    /// Runs the stages of a level, at this moment; the answer comes after the time that it takes.
+    pub(crate) fn run_stages(&mut self, node: usize, level: usize, call: StageCall) {
+        let StageCall { attempt, txid, parts } = call;
+        let exchanges = &mut self.nodes[node].exchanges;
+        let mut run = |(index, parts): (ExchangeIndex, _)| exchanges[usize::from(index.0)].run(parts, &|| Ok(()));
+        let result = parts
+            .into_iter()
+            .map(&mut run)
+            .collect::<Result<Vec<_>, _>>()
+            .map(|all| all.into_iter().flatten().collect());
+        if let Some(fault) = self.trips.sprung() {
+            self.took_effect(fault);
+        }
+        let after_us = self.draws.delays.between(20, 600) * self.slowness(node);
+        self.later(node, after_us, Inbound::Staged(level, StageReply::Ran { attempt, txid, result }));
     }
 
     pub(crate) fn perform_committer(&mut self, node: usize, call: CommitterCall) {

@@ -1,7 +1,7 @@
 //! The outcome of a fold is a function of the set of records, and of nothing else.
 
 use proptest::prelude::*;
-use tine_core::{failure::FailureKind, id::Shard};
+use tine_core::failure::FailureKind;
 use tine_state::Column;
 
 use super::{Batch, BatchRow, Output, TypedOutput};
@@ -182,24 +182,23 @@ fn an_empty_transaction_has_no_digests() {
 #[test]
 fn rows_that_no_column_can_hold_are_refused_on_arrival() {
     let fold = TypedOutput::<String, Count>::new(Count).fold("persist \"t\"", 4);
-    let refused = |shard, key: String| {
-        let rows = vec![BatchRow { shard: Shard(shard), key, held: 1i64 }];
+    let refused = |key: String| {
+        let rows = vec![BatchRow { hash: 0, key, held: 1i64 }];
         fold.fold(vec![Box::new(Batch { rows })]).unwrap_err()
     };
     assert!(
         fold.fold(vec![Box::new(Batch {
-            rows: vec![BatchRow { shard: Shard(3), key: "k".repeat(KEY_BYTES_MAX), held: 1i64 }]
+            rows: vec![BatchRow { hash: u64::MAX, key: "k".repeat(KEY_BYTES_MAX), held: 1i64 }]
         })])
         .is_ok()
     );
-    let nul = refused(0, "a\0".into());
+    let nul = refused("a\0".into());
     assert_eq!(
         (nul.kind, nul.message.as_str()),
         (FailureKind::Poison, "persist \"t\": key \"a\\0\": a text with a NUL at byte 1, which SQL text cannot hold")
     );
-    let long = refused(0, "k".repeat(KEY_BYTES_MAX + 1));
+    let long = refused("k".repeat(KEY_BYTES_MAX + 1));
     assert!(long.kind == FailureKind::Poison && long.message.contains("a key of 1025 bytes"), "{}", long.message);
-    assert_eq!(refused(4, "a".into()).kind, FailureKind::Fatal);
-    let other = Batch { rows: vec![BatchRow { shard: Shard(0), key: 1i64, held: 1i64 }] };
+    let other = Batch { rows: vec![BatchRow { hash: 0, key: 1i64, held: 1i64 }] };
     assert_eq!(fold.fold(vec![Box::new(other)]).unwrap_err().kind, FailureKind::Fatal);
 }

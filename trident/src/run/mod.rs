@@ -1,12 +1,14 @@
 //! Runs a built topology in this process: the thin driver around the pure machines.
 //!
-//! One tokio task each for the coordinator, every emitter and every committer, as core tasks; a thread for each emitter's
-//! reader and one for the leader's look at the sources, because clients may block. [`leader`] performs the coordinator's
-//! calls, [`reading`] the emitters', [`committing`] the committers'.
+//! One tokio task each for the coordinator, every emitter, stage task and committer, as core tasks; a thread for each
+//! emitter's reader, for each stage task's work and for the leader's look at the sources, because clients may block and
+//! folding is long. [`leader`] performs the coordinator's calls, [`reading`] the emitters', [`staging`] the stage tasks',
+//! [`committing`] the committers'.
 
 mod committing;
 mod leader;
 mod reading;
+mod staging;
 mod watch;
 
 use std::{
@@ -20,7 +22,7 @@ use tine_core::{
     coordination::Coordination,
     failure::{Failure, FailureKind},
     id::{TaskId, TxId},
-    runtime::{Inbound, Links, run_acker_clock, run_bolt, run_spout},
+    runtime::{Inbound, Inbox, Links, run_acker_clock, run_bolt, run_spout},
     task::{BoltTask, Grouping, Route, SpoutTask},
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -33,10 +35,12 @@ use crate::{
         Coordinator,
         event::{CommitMode, Reply, Setup},
     },
-    emitter::{Emitter, Owners},
+    emitter::Emitter,
     message::Batches,
+    outlet::{Outlet, Owners},
     pipeline::Built,
     source::Horizon,
+    stage_bolt::StageBolt,
     topology::{BuildError, Topology},
 };
 
@@ -61,6 +65,8 @@ pub struct Options {
     pub poll: Duration,
     /// How many emitters read the sources (default: half the cores).
     pub emitters: usize,
+    /// How many tasks share the work of each level of stages after a repartition (default: half the cores).
+    pub stage_tasks: usize,
     /// How long to try to reach database and sources at the start (default 30 s).
     pub start_timeout: Duration,
     /// How long a tuple tree may stay without any report before its attempt is given up (default 120 s).
@@ -84,6 +90,7 @@ impl Default for Options {
             batch_units_max: u64::MAX,
             poll: Duration::from_millis(5),
             emitters: (cores / 2).max(1),
+            stage_tasks: (cores / 2).max(1),
             start_timeout: Duration::from_secs(30),
             message_timeout: Duration::from_secs(120),
             on_progress: None,
@@ -212,7 +219,8 @@ impl Topology {
 /// while it was stopping; then a later run goes on from there. `Err`: what is committed stays exact, and a later run goes on
 /// from there, too. Dropping the future is like a crash: safe.
 pub async fn run(built: Built, options: Options, shutdown: Shutdown) -> Result<Summary, RunError> {
-    let options = Options { emitters: options.emitters.max(1), ..options };
+    let (emitters, stage_tasks) = (options.emitters.max(1), options.stage_tasks.max(1));
+    let options = Options { emitters, stage_tasks, ..options };
     create_tables(&built, &options, &shutdown).await.map_err(RunError::Start)?;
     if shutdown.is_stopped() {
         return Ok(Summary::default());
@@ -221,17 +229,26 @@ pub async fn run(built: Built, options: Options, shutdown: Shutdown) -> Result<S
     let mut links: Links<Batches> = if options.mute_acker { Links::with_muted_acker() } else { Links::new() };
     let plan = Placement::new(&built, &options);
     let (coordinator_inbox, coordinator_arrivals) = links.add_spout::<Reply>(COORDINATOR);
-    let emitters: Vec<_> = plan.emitters.iter().map(|id| (*id, links.add_bolt(*id))).collect();
+    let emitters = add_bolts(&mut links, &plan.emitters);
+    let stages: Vec<_> = plan.stages.iter().map(|level| add_bolts(&mut links, level)).collect();
     let committer = links.add_bolt(plan.committer);
     let (links, mut tasks, seed) = (Arc::new(links), JoinSet::new(), rand::rng().random::<u64>());
 
     for (index, (id, (inbox, arrivals))) in emitters.into_iter().enumerate() {
-        let bolt = Emitter::new(index, options.emitters, 1, plan.owners.clone());
-        let routes = vec![Route { grouping: Grouping::Direct, targets: vec![plan.committer] }];
+        let bolt = Emitter::new(index, options.emitters, plan.outlet(0));
         let calls = reading::Reading::start(built.clone(), index);
-        tasks.spawn(run_bolt(BoltTask::new(id, routes, seed, bolt), links.clone(), inbox, arrivals, calls));
+        let task = BoltTask::new(id, plan.routes(0), seed, bolt);
+        tasks.spawn(run_bolt(task, links.clone(), inbox, arrivals, calls));
     }
-    let bolt = CommitBolt::new(built.group.shard_refs().into(), options.emitters);
+    for (level, stages) in stages.into_iter().enumerate() {
+        for (index, (id, (inbox, arrivals))) in stages.into_iter().enumerate() {
+            let bolt = StageBolt::new(plan.senders(level), plan.outlet(level + 1));
+            let calls = staging::Staging::start(built.clone(), level, index);
+            let task = BoltTask::new(id, plan.routes(level + 1), seed, bolt);
+            tasks.spawn(run_bolt(task, links.clone(), inbox, arrivals, calls));
+        }
+    }
+    let bolt = CommitBolt::new(built.group.shard_refs().into(), plan.all_senders());
     let calls = committing::Committing::start(built.clone(), options.watch(), &mut tasks);
     tasks.spawn(run_bolt(
         BoltTask::new(plan.committer, vec![], seed, bolt),
@@ -260,20 +277,53 @@ pub async fn run(built: Built, options: Options, shutdown: Shutdown) -> Result<S
     Ok(summary)
 }
 
+/// Bolts with both ends of their inboxes.
+fn add_bolts<R: Send + 'static>(links: &mut Links<Batches>, ids: &[TaskId]) -> Vec<(TaskId, Inbox<Batches, R>)> {
+    ids.iter().map(|id| (*id, links.add_bolt(*id))).collect()
+}
+
 const COORDINATOR: TaskId = TaskId(0);
 
-/// Which tasks there are: the coordinator, emitters, one committer for all shards.
+/// Which tasks there are: the coordinator, emitters, levels of stage tasks, one committer for all shards.
 struct Placement {
     emitters: Vec<TaskId>,
+    stages: Vec<Vec<TaskId>>,
     committer: TaskId,
     owners: Owners,
 }
 
 impl Placement {
     fn new(built: &Built, options: &Options) -> Placement {
-        let count = u32::try_from(options.emitters).unwrap_or(1);
+        let mut ids = (COORDINATOR.0 + 1..).map(TaskId);
+        let emitters = ids.by_ref().take(options.emitters).collect();
+        let committer = ids.next().unwrap_or_default();
+        let stages = (0..built.levels()).map(|_| ids.by_ref().take(options.stage_tasks).collect()).collect();
         let owners = built.group.states.iter().map(|state| vec![0; usize::from(state.shards)]).collect();
-        Placement { emitters: (1..=count).map(TaskId).collect(), committer: TaskId(count + 1), owners }
+        Placement { emitters, stages, committer, owners }
+    }
+
+    /// How many tasks send to a level of stage tasks.
+    fn senders(&self, level: usize) -> usize {
+        match level.checked_sub(1) {
+            None => self.emitters.len(),
+            Some(before) => self.stages[before].len(),
+        }
+    }
+
+    /// How many tasks send to the committer.
+    fn all_senders(&self) -> usize {
+        self.emitters.len() + self.stages.iter().map(Vec::len).sum::<usize>()
+    }
+
+    /// Where a task sends to that stands before this level of stage tasks.
+    fn outlet(&self, level: usize) -> Outlet {
+        Outlet::new(1, self.owners.clone(), self.stages.get(level).map_or(0, Vec::len))
+    }
+
+    fn routes(&self, level: usize) -> Vec<Route> {
+        let direct = |targets: Vec<TaskId>| Route { grouping: Grouping::Direct, targets };
+        let stages = self.stages.get(level).cloned().unwrap_or_default();
+        vec![direct(vec![self.committer]), direct(stages)]
     }
 
     fn coordinator_routes(&self) -> Vec<Route> {

@@ -29,11 +29,11 @@ use crate::{
 
 type Inbox = mpsc::Sender<Inbound<Batches, EmitterReply>>;
 
-/// How often a read says that it goes on: far below any message timeout.
-const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(5);
+/// How often long work says that it goes on: far below any message timeout.
+pub(super) const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(5);
 
-/// Reads that may wait for the thread: more than transactions are ever in flight, those of aborted attempts included.
-const WAITING: usize = 256;
+/// Jobs that may wait for a thread: more than transactions are ever in flight, those of aborted attempts included.
+pub(super) const WAITING: usize = 256;
 
 /// The emitter's side of its reader thread.
 pub(super) struct Reading {

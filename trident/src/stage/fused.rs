@@ -10,10 +10,10 @@ use super::{
     Partial, Rows,
     scratch::{Scratch, StageError},
 };
-use crate::{fold::Output, input::Row};
+use crate::{columns::Lends, fold::Output};
 
 /// A stage whose closure and key and value types are forgotten.
-pub(crate) trait Fused<T: Row>: Send + Sync {
+pub(crate) trait Fused<T: Lends>: Send + Sync {
     /// Runs a chunk; the index of the table that the rows went to.
     fn run<'b>(&self, rows: Vec<T::At<'b>>, scratch: &'b Scratch) -> usize;
 }
@@ -27,7 +27,7 @@ impl<F, K, V> Stage<F, K, V> {
     }
 }
 
-impl<T: Row, K, V, F> Fused<T> for Stage<F, K, V>
+impl<T: Lends, K, V, F> Fused<T> for Stage<F, K, V>
 where
     F: for<'b> Fn(Rows<'b, T::At<'b>>) -> Partial<K, V> + Send + Sync,
 {
@@ -37,7 +37,7 @@ where
 }
 
 /// Runs a chunk. On `Err` nothing of it contributed, unless the error says so.
-pub(crate) fn attempt<'b, T: Row>(
+pub(crate) fn attempt<'b, T: Lends>(
     fused: &dyn Fused<T>,
     rows: Vec<T::At<'b>>,
     scratch: &'b Scratch,
@@ -59,7 +59,7 @@ pub(crate) struct Learned {
 }
 
 /// Runs a stage without rows.
-pub(crate) fn learn<T: Row>(fused: &dyn Fused<T>) -> Learned {
+pub(crate) fn learn<T: Lends>(fused: &dyn Fused<T>) -> Learned {
     let scratch = Scratch::default();
     let output = match attempt(fused, Vec::new(), &scratch) {
         Ok(table) => scratch.output(table).ok_or_else(|| "it returns a `Partial` of another stage".to_string()),

@@ -7,7 +7,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use tine_core::failure::Failure;
-use tine_state::StateIndex;
 
 use super::{
     fused::{Fused, attempt},
@@ -16,15 +15,15 @@ use super::{
 use crate::{
     dead_letters::{self, DeadLetters},
     input::{Invalid, Policy, Row},
-    pipeline::{BatchRows, Pipeline},
+    pipeline::{BatchRows, Pipeline, Rows, Target, Targeted},
     source::Record,
 };
 
-/// A stage that feeds a state, with its memory.
+/// A stage with its memory.
 pub(crate) struct Slot<T: Row> {
     pub(crate) fused: Arc<dyn Fused<T>>,
-    pub(crate) state: StateIndex,
-    pub(crate) shards: u16,
+    /// Where its rows go: each gets all of them.
+    pub(crate) targets: Vec<Target>,
     pub(crate) on_error: Policy,
     /// Such as `stage 1 after source 1 `files``.
     pub(crate) place: String,
@@ -110,11 +109,12 @@ impl<T: Row> Pipeline for FusedPipeline<T> {
     fn finish(&mut self) -> Result<BatchRows, Failure> {
         let mut done = std::mem::take(&mut self.done);
         for slot in &self.slots {
-            let rows = slot.table.and_then(|table| slot.scratch.take(table, slot.shards));
-            done.rows.extend(rows.map(|rows| (slot.state, rows)));
+            if let Some(rows) = slot.table.and_then(|table| slot.scratch.take(table)) {
+                send_to_all(&slot.targets, rows, &mut done.rows);
+            }
         }
-        let state = self.dead_letters.state;
-        done.rows.extend(self.dead_letters.take().map(|rows| (state, rows)));
+        let letters = Target::State(self.dead_letters.state);
+        done.rows.extend(self.dead_letters.take().map(|rows| (letters, rows)));
         Ok(done)
     }
 
@@ -137,6 +137,14 @@ impl<T: Row> FusedPipeline<T> {
             }
         }
         Ok(())
+    }
+}
+
+/// Rows for each target: the last one gets the rows themselves, the others copies.
+pub(crate) fn send_to_all(targets: &[Target], rows: Box<dyn Rows>, out: &mut Targeted) {
+    if let Some((last, others)) = targets.split_last() {
+        out.extend(others.iter().map(|target| (*target, rows.clone())));
+        out.push((*last, rows));
     }
 }
 

@@ -4,25 +4,11 @@ use std::{
     any::Any,
     cell::{Cell, RefCell},
     fmt,
-    hash::{BuildHasher, Hasher},
     sync::Arc,
 };
 
-use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
-use tine_core::{hash::hash64, id::Shard};
-
-use crate::{
-    aggregate::Combiner,
-    columns::Columns,
-    fold::{Batch, BatchRow, Output, TypedOutput},
-    key::{Key, check_key},
-    pipeline,
-};
-
-/// Tables that are much larger than what the last batch filled are given back.
-const KEEP_FACTOR: usize = 8;
-/// … unless they are small anyway.
-const KEEP_ENTRIES: usize = 4096;
+use super::table::{Table, TypedTable};
+use crate::{aggregate::Combiner, fold::Output, key::Key, pipeline};
 
 /// A batch's memory of one stage. Users see it only as the lifetime of [`Rows`](super::Rows).
 #[derive(Default)]
@@ -172,13 +158,13 @@ impl Scratch {
         self.tables.borrow().get(table).map(|table| table.output())
     }
 
-    /// Empties a table: its rows with their shards. `None` when nothing fell into it.
-    pub(super) fn take(&self, table: usize, shards: u16) -> Option<Box<dyn pipeline::Rows>> {
-        self.tables.borrow_mut().get_mut(table).and_then(|table| table.take(shards))
+    /// Empties a table: its rows with their stable hashes. `None` when nothing fell into it.
+    pub(crate) fn take(&self, table: usize) -> Option<Box<dyn pipeline::Rows>> {
+        self.tables.borrow_mut().get_mut(table).and_then(|table| table.take())
     }
 
     /// Forgets all rows, and keeps the memory.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.tables.borrow_mut().iter_mut().for_each(|table| table.clear());
         self.begin();
     }
@@ -187,80 +173,5 @@ impl Scratch {
 impl fmt::Debug for Scratch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Scratch").field(&self.operator_names()).finish()
-    }
-}
-
-/// A table whose types are forgotten, once per chunk.
-trait Table: Send {
-    fn as_any(&mut self) -> &mut dyn Any;
-    fn output(&self) -> Arc<dyn Output>;
-    fn take(&mut self, shards: u16) -> Option<Box<dyn pipeline::Rows>>;
-    fn clear(&mut self);
-}
-
-struct TypedTable<K, C: Combiner> {
-    entries: HashTable<(K, C::Held)>,
-    hasher: DefaultHashBuilder,
-    combiner: C,
-}
-
-impl<K: Columns, C: Combiner> TypedTable<K, C> {
-    fn new(combiner: C) -> TypedTable<K, C> {
-        TypedTable { entries: HashTable::new(), hasher: DefaultHashBuilder::default(), combiner }
-    }
-
-    /// Errors when a new key cannot be stored; pairs before it have contributed.
-    fn add<Q: Key<Owned = K>>(&mut self, pairs: Vec<(Q, C::Input)>) -> Result<(), crate::columns::Unfit> {
-        let TypedTable { entries, hasher, combiner } = self;
-        for (key, input) in pairs {
-            let mut state = hasher.build_hasher();
-            key.feed(&mut state);
-            match entries.entry(state.finish(), |entry| key.same(&entry.0), |entry| hash_owned(hasher, &entry.0)) {
-                Entry::Occupied(mut entry) => combiner.add(&mut entry.get_mut().1, input),
-                Entry::Vacant(entry) => {
-                    check_key(&key)?;
-                    entry.insert((key.own(), combiner.lift(input)));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn hash_owned(hasher: &DefaultHashBuilder, key: &impl Columns) -> u64 {
-    let mut state = hasher.build_hasher();
-    key.feed(&mut state);
-    state.finish()
-}
-
-impl<K: Columns, C: Combiner> Table for TypedTable<K, C> {
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
-    }
-
-    fn output(&self) -> Arc<dyn Output> {
-        Arc::new(TypedOutput::<K, C>::new(self.combiner.clone()))
-    }
-
-    fn take(&mut self, shards: u16) -> Option<Box<dyn pipeline::Rows>> {
-        let count = self.entries.len();
-        if count == 0 {
-            return None;
-        }
-        let mut bytes = Vec::new();
-        let mut row = |(key, held): (K, C::Held)| {
-            bytes.clear();
-            key.encode(&mut bytes);
-            BatchRow { shard: Shard::of(hash64(&bytes), shards), key, held }
-        };
-        let rows = self.entries.drain().map(&mut row).collect();
-        if self.entries.capacity() > KEEP_ENTRIES.max(KEEP_FACTOR * count) {
-            self.entries = HashTable::with_capacity(count);
-        }
-        Some(Box::new(Batch { rows }))
-    }
-
-    fn clear(&mut self) {
-        self.entries.clear();
     }
 }

@@ -5,7 +5,7 @@ use tine_state::{Column, StateIndex};
 
 use crate::{
     input::{Input, Policy, Row, Text, Transactional},
-    pipeline::{BatchRows, Built, Folded},
+    pipeline::{BatchRows, Built, Folded, Target},
     source::{Record, files::files},
     stream::Stream,
     topology::{Topology, tests::table},
@@ -36,7 +36,7 @@ fn run(built: Built, chunk: &[Record<'_>]) -> Result<Ran, String> {
 
 impl Ran {
     fn fold(&mut self, state: usize) -> Folded {
-        let at = |(index, _): &(StateIndex, _)| usize::from(index.0) == state;
+        let at = |(target, _): &(Target, _)| *target == Target::State(StateIndex(state as u16));
         let parts = self.done.rows.extract_if(.., |part| at(part)).map(|(_, rows)| rows).collect();
         self.built.folds[state].fold(parts).unwrap()
     }

@@ -10,7 +10,7 @@ use tine_state::{ColumnType, Database, Ident, KeyColumn, Merge, StateSpec, Table
 
 use super::{
     BuildError,
-    node::{Plan, StateNode, kinds_in_words, stage_place},
+    node::{Origin, Plan, StateNode, kinds_in_words},
 };
 
 /// No state has more shards: each is a row of the ledger, moved with every transaction.
@@ -28,7 +28,9 @@ pub(crate) fn topology(name: &str, plan: &Plan) -> Result<(), BuildError> {
     if plan.sources.is_empty() {
         return Err(BuildError::NoSource { topology: topology() });
     }
-    for (what, count) in [("sources", plan.sources.len()), ("states", plan.states.len())] {
+    for (what, count) in
+        [("sources", plan.sources.len()), ("states", plan.states.len()), ("later stages", plan.later.len())]
+    {
         if count > NODES_MAX {
             return Err(BuildError::TooMany { topology: topology(), what, count, max: NODES_MAX });
         }
@@ -39,19 +41,24 @@ pub(crate) fn topology(name: &str, plan: &Plan) -> Result<(), BuildError> {
     leads_somewhere(plan)
 }
 
-/// Every source has a stage, and every stage a state.
+/// Every source has a stage, and every stage a state or a later stage.
 fn leads_somewhere(plan: &Plan) -> Result<(), BuildError> {
-    let used: BTreeSet<_> = plan.states.iter().map(|node| (node.source, node.stage)).collect();
-    for (index, source) in plan.sources.iter().enumerate() {
-        let stages = source.stages();
-        if stages.is_empty() {
-            return Err(BuildError::LeadsNowhere { place: source.place() });
+    let kept = plan.states.iter().map(|node| node.origin);
+    let used: BTreeSet<_> = kept.chain(plan.later.iter().map(|node| node.after)).collect();
+    let unused = |origin: &Origin| !used.contains(origin);
+    for (source, node) in plan.sources.iter().enumerate() {
+        let stages = node.stages().len();
+        if stages == 0 {
+            return Err(BuildError::LeadsNowhere { place: node.place() });
         }
-        if let Some(stage) = (0..stages.len()).find(|stage| !used.contains(&(index, *stage))) {
-            return Err(BuildError::LeadsNowhere { place: stage_place(&**source, stage) });
+        if let Some(origin) = (0..stages).map(|stage| Origin::Source { source, stage }).find(unused) {
+            return Err(BuildError::LeadsNowhere { place: plan.stage_place(origin) });
         }
     }
-    Ok(())
+    match (0..plan.later.len()).map(Origin::Later).find(unused) {
+        Some(origin) => Err(BuildError::LeadsNowhere { place: plan.stage_place(origin) }),
+        None => Ok(()),
+    }
 }
 
 /// The states, in the order of their `persist`.
@@ -71,7 +78,7 @@ pub(crate) fn states(plan: &Plan) -> Result<Vec<StateSpec>, BuildError> {
 
 fn state(plan: &Plan, node: &StateNode) -> Result<StateSpec, BuildError> {
     let (place, table) = (plan.place(node), &node.table);
-    let output = plan.output(node)?;
+    let output = plan.output(node.origin)?;
     if !(1..=SHARDS_MAX).contains(&table.shards) {
         return Err(BuildError::Shards { place, shards: table.shards });
     }

@@ -1,15 +1,18 @@
-//! The arena: sources with their stages, states with their tables, in the order in which they were added.
+//! The arena: sources with their stages, stages after these, states with their tables, in the order in which they were added.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    any::Any,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use tine_state::{StateIndex, StateSpec, Table};
+use tine_state::{StateIndex, Table};
 
-use super::{BuildError, index};
+use super::BuildError;
 use crate::{
     dead_letters::DeadLetters,
     fold::Output,
     input::{Input, Policy, Row},
-    pipeline::{BatchRows, Pipeline, PipelineFactory},
+    pipeline::{BatchRows, Pipeline, PipelineFactory, Target},
     source::Source,
     stage::{
         fused::{Fused, Learned, learn},
@@ -23,47 +26,101 @@ use crate::{
 pub(crate) struct Plan {
     pub(crate) version: Option<String>,
     pub(crate) sources: Vec<Arc<dyn SourceNode>>,
+    /// Stages after other stages; each comes after the one that feeds it.
+    pub(crate) later: Vec<LaterNode>,
     pub(crate) states: Vec<StateNode>,
+}
+
+/// Where a keyed stream comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Origin {
+    /// A stage of a source.
+    Source { source: usize, stage: usize },
+    /// A stage after another stage, by its place in the arena.
+    Later(usize),
+}
+
+/// A stage after another one.
+pub(crate) struct LaterNode {
+    pub(crate) after: Origin,
+    /// An [`exchange::Later`](crate::exchange::Later).
+    pub(crate) closure: Arc<dyn Any + Send + Sync>,
+    pub(crate) learned: Learned,
 }
 
 /// A state: which stage feeds it, and its table.
 pub(crate) struct StateNode {
-    pub(crate) source: usize,
-    pub(crate) stage: usize,
+    pub(crate) origin: Origin,
     pub(crate) table: Table,
 }
 
 impl Plan {
-    pub(crate) fn output(&self, node: &StateNode) -> Result<Arc<dyn Output>, BuildError> {
-        let learned = self.sources[node.source].stages().swap_remove(node.stage);
-        learned
-            .output
-            .map_err(|why| BuildError::Stage { place: stage_place(&*self.sources[node.source], node.stage), why })
+    pub(crate) fn learned(&self, origin: Origin) -> Learned {
+        match origin {
+            Origin::Source { source, stage } => self.sources[source].stages().swap_remove(stage),
+            Origin::Later(at) => self.later[at].learned.clone(),
+        }
+    }
+
+    pub(crate) fn output(&self, origin: Origin) -> Result<Arc<dyn Output>, BuildError> {
+        let learned = self.learned(origin);
+        learned.output.map_err(|why| BuildError::Stage { place: self.stage_place(origin), why })
     }
 
     /// A state's name for messages.
     pub(crate) fn place(&self, node: &StateNode) -> String {
-        format!("persist {:?} (after {})", node.table.name, self.sources[node.source].place())
+        let after = match node.origin {
+            Origin::Source { source, .. } => self.sources[source].place(),
+            origin @ Origin::Later(_) => self.stage_place(origin),
+        };
+        format!("persist {:?} (after {after})", node.table.name)
     }
 
-    /// What a source feeds.
-    pub(crate) fn slots(&self, source: usize, states: &[StateSpec]) -> Vec<SlotSpec> {
-        let nodes = self.states.iter().zip(states).enumerate().filter(|(_, (node, _))| node.source == source);
-        let slot = |(at, (node, state)): (usize, (&StateNode, &StateSpec))| SlotSpec {
-            stage: node.stage,
-            state: index(at),
-            shards: state.shards,
-        };
-        nodes.map(slot).collect()
+    /// Such as ``stage 2 after source 1 `files` ``, and for the first stage after that ``stage 2.1 after source 1 `files` ``.
+    pub(crate) fn stage_place(&self, origin: Origin) -> String {
+        stage_place(&self.number(origin), &self.sources[self.source(origin)].place())
+    }
+
+    /// A stage's number: its place among those after its source, and after a dot that among those after the same stage.
+    pub(crate) fn number(&self, origin: Origin) -> String {
+        match origin {
+            Origin::Source { stage, .. } => (stage + 1).to_string(),
+            Origin::Later(at) => {
+                let after = self.later[at].after;
+                let place = self.later[..=at].iter().filter(|node| node.after == after).count();
+                format!("{}.{place}", self.number(after))
+            }
+        }
+    }
+
+    /// The stages after a stage.
+    pub(crate) fn after(&self, origin: Origin) -> impl Iterator<Item = Origin> {
+        let nodes = self.later.iter().enumerate().filter(move |(_, node)| node.after == origin);
+        nodes.map(|(at, _)| Origin::Later(at))
+    }
+
+    /// The source that a stream comes from.
+    pub(crate) fn source(&self, origin: Origin) -> usize {
+        match origin {
+            Origin::Source { source, .. } => source,
+            Origin::Later(at) => self.source(self.later[at].after),
+        }
+    }
+
+    /// How many stages lie between a stream's stage and the source.
+    pub(crate) fn depth(&self, origin: Origin) -> usize {
+        match origin {
+            Origin::Source { .. } => 0,
+            Origin::Later(at) => self.depth(self.later[at].after) + 1,
+        }
     }
 }
 
-/// A stage of a source that feeds a state.
-#[derive(Clone, Copy)]
+/// A stage of a source and where its rows go.
+#[derive(Clone)]
 pub(crate) struct SlotSpec {
-    stage: usize,
-    state: StateIndex,
-    shards: u16,
+    pub(crate) stage: usize,
+    pub(crate) targets: Vec<Target>,
 }
 
 /// A source whose row type is forgotten.
@@ -77,9 +134,8 @@ pub(crate) trait SourceNode: Send + Sync {
     fn pipelines(self: Arc<Self>, slots: Vec<SlotSpec>, letters: (Arc<str>, StateIndex)) -> PipelineFactory;
 }
 
-/// Such as ``stage 2 after source 1 `files` ``.
-pub(crate) fn stage_place(source: &dyn SourceNode, stage: usize) -> String {
-    format!("stage {} after {}", stage + 1, source.place())
+fn stage_place(number: &str, source: &str) -> String {
+    format!("stage {number} after {source}")
 }
 
 /// A source with its row type.
@@ -130,10 +186,9 @@ impl<T: Row> TypedSource<T> {
             let scratch = Scratch::default();
             Slot {
                 fused: fused.clone(),
-                state: spec.state,
-                shards: spec.shards,
+                targets: spec.targets.clone(),
                 on_error: *on_error,
-                place: stage_place(self, spec.stage),
+                place: stage_place(&(spec.stage + 1).to_string(), &TypedSource::place(self)),
                 scratch: if *on_error == Policy::Fail { scratch } else { scratch.careful() },
                 table: None,
             }

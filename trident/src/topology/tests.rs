@@ -9,6 +9,7 @@ use tine_state::{Database, GroupSpec, Lock, Session, StateIndex, Table};
 use super::{BuildError, Topology};
 use crate::{
     input::{Policy, Text, Transactional},
+    pipeline::Target,
     source::files::files,
     stream::{KeyedStream, Stream},
 };
@@ -106,8 +107,8 @@ fn a_stream_used_twice_is_used_twice() {
     let mut pipeline = (built.sources[0].pipeline)();
     let record = crate::stage::tests::record(0, b"x y x");
     pipeline.records("p", &[record]).unwrap();
-    let rows: Vec<_> = pipeline.finish().unwrap().rows.into_iter().map(|(state, rows)| (state, rows.count())).collect();
-    assert_eq!(rows, [(StateIndex(0), 2), (StateIndex(1), 2)]);
+    let rows: Vec<_> = pipeline.finish().unwrap().rows.into_iter().map(|(to, rows)| (to, rows.count())).collect();
+    assert_eq!(rows, [(Target::State(StateIndex(0)), 2), (Target::State(StateIndex(1)), 2)]);
 }
 
 #[test]
@@ -177,4 +178,68 @@ fn a_stage_that_panics_without_rows_is_refused() {
         ),
         "{error}"
     );
+}
+
+fn letters(words: KeyedStream<String, i64, Transactional>) -> KeyedStream<i64, i64, Transactional> {
+    words.stage(|words| words.group_by(|(word, _)| word.len() as u32).sum(|(_, n)| *n))
+}
+
+#[test]
+fn stages_after_a_stage_are_numbered_under_it_and_described() {
+    let topology = Topology::new("t");
+    let counts = words(lines(&topology));
+    counts.clone().persist(table("words").key("word").value("n").shards(4));
+    let by_letter = letters(counts.clone());
+    by_letter.clone().persist(table("letters").key("letter").value("n").shards(2));
+    by_letter
+        .stage(|rows| rows.map(|(_, n)| n).group_by(|n| n % 2).count())
+        .persist(table("odd").key("odd").value("n"));
+    letters(counts).persist(table("again").key("letter").value("n").shards(1));
+
+    let built = topology.build().unwrap();
+    assert_eq!(
+        built.group.shape,
+        "topology t\nsource 1\n  \
+         stage 1: flat_map, group_by, count\n    \
+         state words: 4 shards, key (text), value (bigint add)\n    \
+         stage 1.1 over (text; bigint): group_by, sum\n      \
+         state letters: 2 shards, key (bigint), value (bigint add)\n      \
+         stage 1.1.1 over (bigint; bigint): map, group_by, count\n        \
+         state odd: 32 shards, key (bigint), value (bigint add)\n    \
+         stage 1.2 over (text; bigint): group_by, sum\n      \
+         state again: 1 shards, key (bigint), value (bigint add)\n"
+    );
+    let levels: Vec<usize> = built.exchanges.iter().map(|exchange| exchange.level).collect();
+    assert_eq!((built.levels(), levels), (2, vec![0, 1]), "words and letters are repartitioned once each");
+    let explained = topology.explain();
+    for line in [
+        "    stage 1.1: group_by -> sum -> persist letters (letter; n)\n      stage 1.1.1: map -> group_by -> count",
+        "  stage task, stage 1.1: combine, group_by, sum (fused, combined per task)\n  exchange by hash of key: ranges of",
+    ] {
+        assert!(explained.contains(line), "{explained}");
+    }
+}
+
+#[test]
+fn a_later_stage_that_leads_nowhere_or_cannot_be_used_is_named() {
+    let topology = Topology::new("t");
+    let counts = words(lines(&topology));
+    counts.clone().persist(table("words").key("word").value("n"));
+    let _forgotten = letters(counts);
+    assert_eq!(
+        topology.build().unwrap_err().to_string(),
+        "stage 1.1 after source 1 `file a.txt` leads nowhere: give it a .stage(…) and .persist(…), or remove it"
+    );
+    let topology = Topology::new("t");
+    let panics = words(lines(&topology)).stage(|rows| {
+        assert!(std::hint::black_box(false), "not today");
+        rows.group_by(|(word, _)| word).count()
+    });
+    panics.persist(table("c").key("word").value("n"));
+    let error = topology.build().unwrap_err().to_string();
+    assert!(error.starts_with("stage 1.1 after source 1 `file a.txt` cannot be used: before its first"), "{error}");
+    let topology = Topology::new("t");
+    letters(words(lines(&topology))).persist(table("c").key("letter"));
+    let error = topology.build().unwrap_err().to_string();
+    assert!(error.starts_with("persist \"c\" (after stage 1.1 after source 1 `file a.txt`): the value is"), "{error}");
 }
