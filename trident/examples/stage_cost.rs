@@ -1,7 +1,11 @@
 //! What a stage and a fold cost per record, beside the same loops by hand.
 //!
-//! `cargo run --release -p tine-trident --example stage_cost` [-- CHUNK] prints nanoseconds and ratios, the fastest of several
-//! interleaved rounds. Words: lines of ten words out of 100,000, skewed; values: short records, as many distinct ones.
+//! `cargo run --release -p tine-trident --example stage_cost` [-- CHUNK [ROUNDS]] prints nanoseconds and ratios, the fastest of
+//! several interleaved rounds. Words: lines of ten words out of 100,000, skewed; values: short records, as many distinct
+//! ones. Hop: words counted, then summed up by first letters through a repartition, beside the words alone.
+//!
+//! Instructions instead of nanoseconds: `valgrind --tool=callgrind target/release/examples/stage_cost 512 1`, and of
+//! `callgrind_annotate --inclusive=yes` the lines of `…_by_hand`, `records`, `finish`, `run` and `fold`.
 
 #![allow(clippy::print_stdout, reason = "a program that prints")]
 
@@ -17,6 +21,7 @@ use tine_trident::{
     topology::Topology,
 };
 
+/// How many rounds unless told otherwise.
 const ROUNDS: usize = 7;
 const DISTINCT: u64 = 100_000;
 
@@ -55,6 +60,18 @@ fn values() -> Built {
     topology.build().expect("a good topology")
 }
 
+/// Words, then their first two letters: two stages with a repartition between them.
+fn letters() -> Built {
+    let topology = Topology::new("letters");
+    let counts = topology
+        .source(files(["a"]).text())
+        .stage(|lines| lines.flat_map(|line| line.split_whitespace()).group_by(|word| word).count());
+    counts
+        .stage(|words| words.group_by(|(word, _)| word.get(..2).unwrap_or(word)).sum(|(_, n)| *n))
+        .persist(Table::new(Arc::new(Nowhere), "letters").key("letters").value("n"));
+    topology.build().expect("a good topology")
+}
+
 /// A number below [`DISTINCT`], small ones more often.
 fn skewed(state: &mut u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -62,15 +79,26 @@ fn skewed(state: &mut u64) -> u64 {
     ((DISTINCT as f64).powf(unit) - 1.0) as u64
 }
 
-fn by_hand(values: &[String], counts: &mut HashMap<String, i64>, split: bool) {
-    let text = |value: &[u8]| memchr::memchr(0, value).is_none() && std::str::from_utf8(value).is_ok();
+fn checked(value: &str) {
+    assert!(memchr::memchr(0, value.as_bytes()).is_none() && std::str::from_utf8(value.as_bytes()).is_ok());
+}
+
+/// A loop over records that counts what it finds.
+type ByHand = fn(&[String], &mut HashMap<String, i64>);
+
+#[inline(never)]
+fn words_by_hand(lines: &[String], counts: &mut HashMap<String, i64>) {
+    for line in lines {
+        checked(line);
+        line.split_whitespace().for_each(|word| *counts.entry_ref(word).or_insert(0) += 1);
+    }
+}
+
+#[inline(never)]
+fn values_by_hand(values: &[String], counts: &mut HashMap<String, i64>) {
     for value in values {
-        assert!(text(value.as_bytes()));
-        if split {
-            value.split_whitespace().for_each(|word| *counts.entry_ref(word).or_insert(0) += 1);
-        } else {
-            *counts.entry_ref(value.as_str()).or_insert(0) += 1;
-        }
+        checked(value);
+        *counts.entry_ref(value.as_str()).or_insert(0) += 1;
     }
 }
 
@@ -80,32 +108,67 @@ fn nanoseconds(per: usize, run: impl FnOnce()) -> f64 {
     start.elapsed().as_nanos() as f64 / per as f64
 }
 
+fn records(input: &[String]) -> Vec<Record<'_>> {
+    (input.iter().enumerate())
+        .map(|(at, value)| Record {
+            position: at as u64,
+            timestamp_ms: -1,
+            key: None,
+            value: Some(value.as_bytes()),
+            headers: &[],
+        })
+        .collect()
+}
+
+/// What one batch costs from the records to the folded rows, in nanoseconds: pipeline, exchange if there is one, fold.
+fn batch(built: &Built, records: &[Record<'_>], chunk_size: usize, rounds: usize) -> Result<[f64; 3], Failure> {
+    let mut pipeline = (built.sources[0].pipeline)();
+    let mut exchange = built.exchanges.first().map(|exchange| (exchange.exchange)());
+    let mut best = [f64::MAX; 3];
+    for _ in 0..rounds {
+        let mut rows = Err(Failure::fatal("not run"));
+        let read = nanoseconds(1, || {
+            let read = records.chunks(chunk_size).try_for_each(|chunk| pipeline.records("p", chunk));
+            rows = read.and_then(|()| pipeline.finish()).map(|done| done.rows);
+        });
+        let mut parts: Vec<_> = rows?.into_iter().map(|(_, rows)| rows).collect();
+        let mut hop = 0.0;
+        if let Some(exchange) = &mut exchange {
+            let mut out = Err(Failure::fatal("not run"));
+            hop = nanoseconds(1, || out = exchange.run(parts, &|| Ok(())));
+            parts = out?.into_iter().map(|(_, rows)| rows).collect();
+        }
+        let mut folded = Err(Failure::fatal("not run"));
+        let fold = nanoseconds(1, || folded = built.folds[0].fold(parts));
+        folded?;
+        best.iter_mut().zip([read, hop, fold]).for_each(|(best, now)| *best = best.min(now));
+    }
+    Ok(best)
+}
+
+fn argument(place: usize, otherwise: usize) -> usize {
+    std::env::args().nth(place).and_then(|size| size.parse().ok()).unwrap_or(otherwise)
+}
+
 fn main() -> Result<(), Failure> {
-    let chunk_size = std::env::args().nth(1).and_then(|size| size.parse().ok()).unwrap_or(512);
+    let (chunk_size, rounds) = (argument(1, 512), argument(2, ROUNDS));
     let mut state = 1;
     let lines: Vec<String> = (0..100_000)
         .map(|_| (0..10).map(|_| format!("w{}", skewed(&mut state))).collect::<Vec<_>>().join(" "))
         .collect();
     let short: Vec<String> = (0..1_000_000).map(|_| format!("value-{:06}", skewed(&mut state))).collect();
-    for (name, built, input, per, split) in
-        [("words", words(), &lines, lines.len() * 10, true), ("values", values(), &short, short.len(), false)]
-    {
-        let records: Vec<Record<'_>> = (input.iter().enumerate())
-            .map(|(at, value)| Record {
-                position: at as u64,
-                timestamp_ms: -1,
-                key: None,
-                value: Some(value.as_bytes()),
-                headers: &[],
-            })
-            .collect();
+    for (name, built, input, per, by_hand) in [
+        ("words", words(), &lines, lines.len() * 10, words_by_hand as ByHand),
+        ("values", values(), &short, short.len(), values_by_hand),
+    ] {
+        let records = records(input);
         let (mut hand, mut stage, mut finish, mut fold) = (f64::MAX, f64::MAX, f64::MAX, f64::MAX);
         let mut counts = HashMap::new();
         let mut pipeline = (built.sources[0].pipeline)();
         let mut distinct = 0;
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             counts.clear();
-            hand = hand.min(nanoseconds(per, || by_hand(input, &mut counts, split)));
+            hand = hand.min(nanoseconds(per, || by_hand(input, &mut counts)));
             distinct = black_box(&counts).len();
             let mut outcome = Ok(());
             stage = stage.min(nanoseconds(per, || {
@@ -125,5 +188,19 @@ fn main() -> Result<(), Failure> {
             stage / hand
         );
     }
+    let records = records(&lines);
+    let [one, _, one_fold] = batch(&words(), &records, chunk_size, rounds)?;
+    let [two, hop, two_fold] = batch(&letters(), &records, chunk_size, rounds)?;
+    let (alone, both) = (one + one_fold, two + hop + two_fold);
+    let ms = |nanoseconds: f64| nanoseconds / 1e6;
+    println!(
+        "hop: words alone {:.1} ms (fold {:.1}), words then letters {:.1} ms (hop {:.1}, fold {:.1}) per batch: ratio {:.2}",
+        ms(alone),
+        ms(one_fold),
+        ms(both),
+        ms(hop),
+        ms(two_fold),
+        alone / both
+    );
     Ok(())
 }
