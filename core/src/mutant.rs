@@ -5,16 +5,11 @@
 
 /// A rule that can be switched off. The names are those of the protocol's list of mutants (`docs/guarantees.md`).
 ///
-/// Of that list these have no switch, because the machines as they are leave no place for the mistake:
-///
-/// - *outcome assumed failed*, *outcome settled by a plain read*: every failure of an attempt leads to a raise;
-/// - *manifest per shard only*: there is one manifest, worked out by the leader alone;
-/// - *fetch reply without start position*: reads are local to the emitter, nothing is fetched;
-/// - *history deleted at reconcile*: the only statement that deletes plans is the one that prepares
-///   ([`PlanTrimmedEarly`](Mutant::PlanTrimmedEarly));
-/// - *abort that leaves lower txids running*: there is one attempt for all open transactions;
-/// - *attempt column overwritten by a raise*: nothing reads it until there are opaque groups;
-/// - those of stages, queries, rescaling and credit come with these.
+/// Of that list these have no switch, because what they would break is not there yet: *undo per key instead of per shard*,
+/// *opaque completion without the attempt*, *attempt column overwritten by a raise* (opaque groups), *fetch reply without
+/// start position* (tasks fetch nothing from each other), *new values recomputed at replay*, *query reads a later txid*,
+/// *shard map changed without a boundary* (shards have fixed owners), *arrival order decides a float sum* (no such sums),
+/// *credit not reserved*, *relaxed answer released early*, *heal without re-preparing* (one database per topology).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each name says which rule is broken")]
 pub enum Mutant {
@@ -31,23 +26,29 @@ pub enum Mutant {
     UnconditionalRaise,
     NonceIgnored,
     StaleFailAccepted,
+    OutcomeAssumedFailed,
     OutcomeAssumedDone,
+    OutcomeSettledByRead,
     MissIsRefusal,
     EmptyShardsSkipped,
     NextBeforeEverywhere,
     DoneWithoutManifest,
+    ManifestOfOneShard,
     XorDigest,
     AttemptRestarted,
     PlanTrimmedEarly,
     ChainNotCompared,
     PlanNotPrepared,
     RecreatedTopicReadOn,
+    DeadLetterOutsideOrder,
     ReconcileInOldGeneration,
     LowerEpochSilence,
+    HistoryDeleted,
     MissingRowIsNew,
     PrepareWithoutFence,
     PlanWithoutChain,
     LateDuplicateIsGap,
+    LowerLeftRunning,
     MissAtAbortRaisesEpoch,
     LocationNotChecked,
 }
@@ -68,23 +69,29 @@ impl Mutant {
         Mutant::UnconditionalRaise,
         Mutant::NonceIgnored,
         Mutant::StaleFailAccepted,
+        Mutant::OutcomeAssumedFailed,
         Mutant::OutcomeAssumedDone,
+        Mutant::OutcomeSettledByRead,
         Mutant::MissIsRefusal,
         Mutant::EmptyShardsSkipped,
         Mutant::NextBeforeEverywhere,
         Mutant::DoneWithoutManifest,
+        Mutant::ManifestOfOneShard,
         Mutant::XorDigest,
         Mutant::AttemptRestarted,
         Mutant::PlanTrimmedEarly,
         Mutant::ChainNotCompared,
         Mutant::PlanNotPrepared,
         Mutant::RecreatedTopicReadOn,
+        Mutant::DeadLetterOutsideOrder,
         Mutant::ReconcileInOldGeneration,
         Mutant::LowerEpochSilence,
+        Mutant::HistoryDeleted,
         Mutant::MissingRowIsNew,
         Mutant::PrepareWithoutFence,
         Mutant::PlanWithoutChain,
         Mutant::LateDuplicateIsGap,
+        Mutant::LowerLeftRunning,
         Mutant::MissAtAbortRaisesEpoch,
         Mutant::LocationNotChecked,
     ];

@@ -115,7 +115,9 @@ impl Procedure for Raise {
 
     fn start(&mut self) -> Statement {
         let at_an_abort = self.attempt.generation > Generation(1);
-        if mutant::on(Mutant::FenceRaisedAfterRead) || (mutant::on(Mutant::NoRaiseAtAbort) && at_an_abort) {
+        if mutant::on(Mutant::FenceRaisedAfterRead)
+            || mutant::on(Mutant::OutcomeSettledByRead)
+            || (mutant::on(Mutant::NoRaiseAtAbort) && at_an_abort) {
             self.phase = Phase::ReadFirst;
             return Statement::Read;
         }
@@ -136,11 +138,12 @@ impl Procedure for Raise {
         };
         match (phase, reply) {
             (Phase::ReadFirst, Reply::Snapshot(mut snapshot)) => {
-                if mutant::on(Mutant::NoRaiseAtAbort) {
+                let my_fence_stands = mutant::on(Mutant::OutcomeSettledByRead) && snapshot.group.fence == self.attempt;
+                if mutant::on(Mutant::NoRaiseAtAbort) || my_fence_stands {
                     return Step::Done(RaiseOutcome::Raised(snapshot));
                 }
                 snapshot.group.fence = self.attempt;
-                self.read_first = Some(snapshot);
+                self.read_first = mutant::on(Mutant::FenceRaisedAfterRead).then_some(snapshot);
                 self.next(Phase::Begin, Statement::Begin(None))
             }
             (Phase::Begin, Reply::Done) => self.next(Phase::LockGroup, Statement::LockGroup),

@@ -7,7 +7,11 @@
 
 use std::sync::Arc;
 
-use tine_core::{failure::Failure, hash::hash64};
+use tine_core::{
+    failure::Failure,
+    hash::hash64,
+    mutant::{self, Mutant},
+};
 use tine_state::{ColumnType, Ident, KeyColumn, Merge, StateIndex, StateSpec, TableSpec, ValueColumn};
 
 use crate::{
@@ -124,7 +128,10 @@ impl DeadLetters {
         }
     }
 
+    /// Forgets those of a batch part that was not read to its end.
     pub(crate) fn clear(&mut self) {
-        self.rows.clear();
+        if !mutant::on(Mutant::DeadLetterOutsideOrder) {
+            self.rows.clear();
+        }
     }
 }

@@ -78,6 +78,10 @@ impl Coordinator {
         match failure.kind {
             FailureKind::Fatal => self.finish(Err(failure), out),
             FailureKind::Fenced => self.abdicate(failure, out),
+            FailureKind::Unknown if mutant::on(Mutant::OutcomeAssumedFailed) => {
+                self.open.clear();
+                self.known.clear();
+            }
             FailureKind::Poison if self.poison_in_a_row >= self.setup.poison_retries => self.finish(Err(failure), out),
             FailureKind::Poison => {
                 self.poison_in_a_row += 1;
@@ -103,7 +107,8 @@ impl Coordinator {
 /// The hash over the digests of all shards, those without rows included.
 fn manifest_of(shards: &[ShardRef], digests: &BTreeMap<ShardRef, Digest>) -> Manifest {
     let mut bytes = Vec::with_capacity(shards.len() * 28);
-    for at in shards {
+    let covered = if mutant::on(Mutant::ManifestOfOneShard) { 1 } else { shards.len() };
+    for at in &shards[..covered] {
         let digest = digests.get(at).copied().unwrap_or_default();
         bytes.extend_from_slice(&at.state.0.to_be_bytes());
         bytes.extend_from_slice(&at.shard.0.to_be_bytes());

@@ -111,7 +111,8 @@ impl Coordinator {
         self.failures_in_a_row += 1;
         out.call(Call::Warn(format!("attempt {} ended: {failure}", self.attempt)));
         let in_the_old_one = mutant::on(Mutant::AttemptRestarted)
-            || (mutant::on(Mutant::ReconcileInOldGeneration) && failure.kind == FailureKind::Behind);
+            || (mutant::on(Mutant::ReconcileInOldGeneration) && failure.kind == FailureKind::Behind)
+            || (mutant::on(Mutant::OutcomeSettledByRead) && failure.kind == FailureKind::Unknown);
         if !in_the_old_one {
             self.attempt = self.attempt.next_generation();
         }
@@ -183,7 +184,7 @@ impl Coordinator {
                 let txid = planned.plan.txid;
                 let open = Open {
                     recorded: recorded.contains(&txid),
-                    stage: Stage::Planned,
+                    stage: self.stage_after_a_raise(txid),
                     expected: expected.take(),
                     planned_at_ms: now_ms,
                     emitted_at_ms: now_ms,
@@ -201,7 +202,10 @@ impl Coordinator {
         }
         self.complete = (standing.complete, standing.chain);
         self.positions = standing.positions;
-        let beyond = recorded.last().map_or(standing.complete, |last| *last).next();
+        let beyond = match mutant::on(Mutant::HistoryDeleted) {
+            true => TxId::NONE.next(),
+            false => recorded.last().map_or(standing.complete, |last| *last).next(),
+        };
         self.known = self.open.iter().map(|(txid, open)| (*txid, open.planned.clone())).collect();
         if self.setup.mode == CommitMode::Prepared {
             out.call(Call::ForgetFrom(beyond));
@@ -213,6 +217,14 @@ impl Coordinator {
         }
         self.role = Role::Leading;
         self.ask_at_ms = now_ms;
+    }
+
+    /// An abort ends every open transaction.
+    fn stage_after_a_raise(&self, txid: TxId) -> Stage {
+        match self.open.get(&txid) {
+            Some(before) if mutant::on(Mutant::LowerLeftRunning) && self.open.len() > 1 => before.stage,
+            _ => Stage::Planned,
+        }
     }
 
     /// Which of the standing plans coordination holds, without a gap from the first on.
