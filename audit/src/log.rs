@@ -70,7 +70,9 @@ impl Log {
             ("allow.auto.create.topics", "false"),
             // What is fetched ahead is bounded, because memory is.
             ("queued.max.messages.kbytes", "16384"),
-            ("queued.min.messages", "20000"),
+            ("queued.min.messages", "50000"),
+            // A second by default: what is fetched ahead is read in a tenth of that.
+            ("fetch.queue.backoff.ms", "2"),
         ];
         fixed.iter().for_each(|(name, value)| {
             config.set(*name, *value);

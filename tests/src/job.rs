@@ -131,6 +131,22 @@ impl Job {
         self.with("--zookeeper", &chroot)
     }
 
+    /// The topology's name.
+    pub fn name(&self) -> &str {
+        let name = self.arguments.iter().find(|(name, _)| *name == "--name");
+        name.map_or("", |(_, value)| value)
+    }
+
+    /// The URL of its database, without a proxy.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// Whether it counts words, or else whole values.
+    pub fn counts_words(&self) -> bool {
+        self.count == "words"
+    }
+
     /// The program with its arguments.
     pub fn program(&self) -> anyhow::Result<Program> {
         let path = example_path("kafka_to_postgres");

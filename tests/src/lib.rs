@@ -8,6 +8,8 @@
 //! - [`process`]: our own programs as child processes: read their lines, SIGKILL, SIGSTOP, wait with a deadline.
 //! - [`produce`]: loads topics through librdkafka: plain, idempotent, transactional with aborts.
 //! - [`job`]: the example `kafka_to_postgres` as a job: start it, follow its phases, kill it in one of them.
+//! - [`audit`]: the program `tine audit`, and its verdict.
+//! - [`chaos`]: all of it at once, by a plan from a seed.
 //! - [`count`]: the independent answer. It shares no parser, hash or reader with tine.
 //!
 //! A test that only *uses* a server asks [`services::shared`] for it; one that *breaks* a server starts its own. Nothing
@@ -32,6 +34,8 @@
     reason = "a library for tests: a missing service in CI is a panic, a skip is a line on stderr"
 )]
 
+pub mod audit;
+pub mod chaos;
 pub mod count;
 mod gate;
 pub mod job;

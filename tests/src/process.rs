@@ -113,12 +113,23 @@ impl Program {
 
 /// Where the example `name` lies: build it with `cargo build --release --examples --all-features`.
 pub fn example_path(name: &str) -> PathBuf {
-    if let Some(folder) = std::env::var_os("TINE_TEST_PROGRAMS") {
-        return PathBuf::from(folder).join(name);
+    built(Path::new("examples"), name)
+}
+
+/// Where the program `name` of this workspace lies: build it with `cargo build --release --bins --all-features`.
+pub fn program_path(name: &str) -> PathBuf {
+    built(Path::new(""), name)
+}
+
+/// `TINE_TEST_PROGRAMS/NAME`, or `target/release/FOLDER/NAME`.
+fn built(folder: &Path, name: &str) -> PathBuf {
+    if let Some(programs) = std::env::var_os("TINE_TEST_PROGRAMS") {
+        return PathBuf::from(programs).join(name);
     }
-    // A test runs from target/release/deps, whatever the target folder is called.
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.ancestors().nth(2)?.to_owned()));
-    beside.unwrap_or_else(|| PathBuf::from("target/release")).join("examples").join(name)
+    let exe = std::env::current_exe().unwrap_or_default();
+    // A test runs from target/release/deps and a program from target/release, whatever the target folder is called.
+    let release = exe.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
+    release.unwrap_or(Path::new("target/release")).join(folder).join(name)
 }
 
 /// Which of its outputs a program wrote a line to.

@@ -17,6 +17,7 @@ mod guard;
 mod keeper;
 mod place;
 
+pub mod ensemble;
 pub mod kafka;
 pub mod postgres;
 pub mod shared;

@@ -1,4 +1,4 @@
-//! One standalone ZooKeeper server.
+//! One standalone ZooKeeper server, or one of an [`ensemble`](super::ensemble).
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,6 +16,8 @@ use super::{Error, Place, base_folder, tied};
 
 /// How long a four-letter word may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
+/// The setting that makes a server one of an ensemble; ZooKeeper wants it in a file.
+pub(crate) const MY_ID: &str = "myid";
 /// The Debian package puts its jar here; the manifest names the others.
 const DEBIAN_JAR: &str = "/usr/share/java/zookeeper.jar";
 
@@ -62,6 +64,9 @@ impl Service for Standalone {
     fn prepare(&self, place: &Place) -> Result<(), Error> {
         let failed = |e| Error::io(Self::NAME, format!("write into {}", place.folder.display()), e);
         fs::create_dir_all(place.data()).map_err(failed)?;
+        if let Some((_, id)) = place.settings.iter().find(|(name, _)| name == MY_ID) {
+            fs::write(place.data().join(MY_ID), id).map_err(failed)?;
+        }
         fs::write(config_file(place), configuration(place)).map_err(failed)
     }
 
@@ -110,6 +115,7 @@ fn configuration(place: &Place) -> String {
         "4lw.commands.whitelist=*",
     ];
     lines.extend(fixed.map(str::to_owned));
-    lines.extend(place.settings.iter().map(|(name, value)| format!("{name}={value}")));
+    let settings = place.settings.iter().filter(|(name, _)| name != MY_ID);
+    lines.extend(settings.map(|(name, value)| format!("{name}={value}")));
     lines.join("\n") + "\n"
 }

@@ -1,0 +1,86 @@
+//! A disk small enough to fill: a file system in memory, mounted where the database keeps a tablespace.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+
+/// How large it is: the tables and the transactions of an hour fit.
+const SIZE: &str = "size=256m";
+/// Its folder's name in the server's.
+const NAME: &str = "small";
+/// What fills it.
+const BALLOON: &str = "balloon";
+
+/// A mounted disk; unmounted when it is dropped.
+#[derive(Debug)]
+pub(super) struct Disk {
+    folder: PathBuf,
+}
+
+impl Disk {
+    /// Mounts one below `folder`, for the user who owns that. Fails where nothing may be mounted.
+    pub(super) fn mount(folder: &Path) -> anyhow::Result<Self> {
+        let disk = folder.join(NAME);
+        fs::create_dir(&disk).with_context(|| format!("make {}", disk.display()))?;
+        let owner = fs::metadata(folder)?;
+        let options = format!("{SIZE},mode=0700,uid={},gid={}", owner.uid(), owner.gid());
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&disk).output()?;
+        ensure!(mount.status.success(), "mount: {}", String::from_utf8_lossy(&mount.stderr).trim());
+        Ok(Self { folder: disk })
+    }
+
+    /// Where it is mounted.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Writes until nothing fits.
+    pub(super) fn fill(&self) -> anyhow::Result<()> {
+        let mut balloon = File::create(self.folder.join(BALLOON))?;
+        let mut chunk = vec![1; 1 << 20];
+        loop {
+            match balloon.write(&chunk) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull && chunk.len() > 1 => {
+                    chunk.truncate(chunk.len() / 2)
+                }
+                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error).context("fill the disk"),
+            }
+        }
+    }
+
+    /// Makes room again.
+    pub(super) fn free(&self) -> anyhow::Result<()> {
+        fs::remove_file(self.folder.join(BALLOON)).context("make room on the disk")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        unmount(&self.folder);
+    }
+}
+
+/// Lazily: the server may still have files open.
+fn unmount(folder: &Path) {
+    let _ = Command::new("umount").arg("-l").arg(folder).output();
+}
+
+/// Unmounts what nobody drops any more, `…/postgres-PID-N/small`: disks of processes that were killed, and our own when we
+/// are about to leave in a hurry.
+pub(super) fn unmount_forgotten() {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    for folder in mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new) {
+        let server = folder.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        let owner = server.as_deref().and_then(|name| name.strip_prefix("postgres-")?.split('-').next()?.parse().ok());
+        let left = |pid: u32| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists();
+        if folder.ends_with(NAME) && owner.is_some_and(left) {
+            unmount(folder);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Everything breaks at once, by a plan that a seed gives, and an audit says what it did to the counts.
+//!
+//! ```text
+//!             ┌── worker 0 ┐
+//!   producer  ├── worker 1 ┤   each is killed, paused, given another clock
+//!      │      └── worker 2 ┘
+//!      │        │    │   │
+//!      ▼        ▼    ▼   ▼     each connection is cut, delayed, left half open, cut amid a request
+//!    Kafka ◄──proxy proxy proxies
+//!                    │   └───► ZooKeeper, an ensemble of three     each server is killed, restarted, paused
+//!                    └───────► Postgres, its tables on a small disk that fills up
+//! ```
+//!
+//! One copy of the job leads and the others stand by; a producer writes all the time. When the time is over everything is
+//! healed, what was written must be counted within a bounded time, and `tine audit` recomputes the table. It also does
+//! so under way, whenever it gets through.
+//!
+//! What is here: [`plan`] (what breaks when), `victim` (how), `disk` and `clock` (what that needs), `stage` (what is started),
+//! `crew` (who breaks, looks after and audits), and in this file the course of it all.
+
+mod clock;
+mod crew;
+mod disk;
+mod outcome;
+pub mod plan;
+mod stage;
+mod victim;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+use self::crew::{Auditor, Crew};
+pub use self::outcome::Outcome;
+use self::stage::Stage;
+use crate::audit::{Audit, Verdict};
+use crate::job::Feed;
+use crate::{count, report};
+
+/// How long the job may need to count what is written when everything is whole again. Connections that went mute are
+/// noticed by deadlines, and a deadline may begin with the last fault.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(300);
+const AUDIT_DEADLINE: Duration = Duration::from_secs(300);
+const COUNTED: &str = "select coalesce(sum(n), 0)::bigint from counts";
+const LEDGER: &str = "select min(txid) from tine_ledger";
+
+/// What kind of chaos.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chaos {
+    /// The plan.
+    pub seed: u64,
+    /// How long things break.
+    pub length: Duration,
+    /// Copies of the job.
+    pub workers: usize,
+}
+
+impl fmt::Display for Chaos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minutes = self.length.as_secs_f64() / 60.0;
+        write!(f, "chaos --seed {} --minutes {minutes} --workers {}", self.seed, self.workers)
+    }
+}
+
+impl Chaos {
+    /// Runs it; `None` where a server is not installed. `Err`: something is not exact, was not counted in time, halted or
+    /// panicked; the message has the seed.
+    pub async fn run(self) -> anyhow::Result<Option<Outcome>> {
+        report(format_args!("{self}"));
+        let Some(stage) = Stage::new(self).await.with_context(|| self.to_string())? else { return Ok(None) };
+        self.play(stage).await.map(Some).with_context(|| self.to_string())
+    }
+
+    async fn play(self, stage: Stage) -> anyhow::Result<Outcome> {
+        let Stage { folder, servers, workers, job, broker, missing } = stage;
+        let start = Instant::now();
+        let feed = Feed::start(broker.address(), stage::TOPIC);
+        let servers = Crew::start(self, missing, start, servers);
+        let workers = Crew::start(self, missing, start, workers);
+        let auditor = Auditor::start(Audit::of(&job, &broker));
+        tokio::time::sleep_until((start + self.length).into()).await;
+        // Each heals what it has broken before it ends.
+        let (servers, mut steps) = servers.end_plan().await?;
+        let audits = auditor.end().await?;
+        let expected = tokio::task::spawn_blocking(move || feed.end()).await??;
+        let healed = Instant::now();
+        let words: i64 = expected.values().sum();
+        drained(job.database(), words)
+            .await
+            .with_context(|| format!("what the workers said is in {}", folder.display()))?;
+        let drained = healed.elapsed();
+        let running = audited(Audit::of(&job, &broker)).await?;
+        let (workers, done) = workers.end_plan().await?;
+        steps.extend(done);
+        let told = tokio::task::spawn_blocking(|| workers.into_iter().map(|mut worker| worker.finish()).sum()).await?;
+        let told: anyhow::Result<victim::Told> = told;
+        let outcome = Outcome {
+            chaos: self,
+            missing,
+            steps,
+            told: told?,
+            audits,
+            commits: count::number(job.database(), LEDGER).await?,
+            words,
+            drained,
+            lost_and_doubled: outcome::lost_and_doubled(&expected, &job.counts().await?),
+            verdicts: [running, audited(Audit::of(&job, &broker)).await?],
+        };
+        drop(servers);
+        ensure!(outcome.is_exact(), "{outcome}");
+        let _ = std::fs::remove_dir_all(&folder);
+        Ok(outcome)
+    }
+}
+
+/// Takes back what the kernel does not when this process ends at once.
+pub fn leave() {
+    disk::unmount_forgotten();
+}
+
+/// Waits until so many words are counted.
+async fn drained(database: &str, words: i64) -> anyhow::Result<()> {
+    let mut last = Err(anyhow::anyhow!("the database was not asked"));
+    let end = Instant::now() + DRAIN_DEADLINE;
+    while Instant::now() < end {
+        last = count::number(database, COUNTED).await;
+        if matches!(&last, Ok(counted) if *counted >= words) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let counted = last.context("the database does not answer")?;
+    ensure!(counted >= words, "healed for {DRAIN_DEADLINE:?}: {counted} of {words} words are counted");
+    Ok(())
+}
+
+async fn audited(audit: Audit) -> anyhow::Result<Verdict> {
+    tokio::task::spawn_blocking(move || audit.run(AUDIT_DEADLINE)).await?
+}
