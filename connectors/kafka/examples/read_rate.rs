@@ -1,8 +1,9 @@
-//! What reading a topic costs: `read_rate HOST:PORT TOPIC [RECORDS_PER_RANGE [KEY=VALUE …]]`.
+//! What reading a topic costs: `read_rate native|rdkafka|both HOST:PORT TOPIC [RECORDS_PER_RANGE [KEY=VALUE …]]`.
 //!
 //! Reads all of the topic as an emitter does (range after range, partition after partition) and prints the records per
 //! second, the CPU time per record of the whole process (librdkafka's threads, decompression and checksums included),
-//! the largest resident size, and what a poll of the bounds and the proof at a range's end take. Linux only.
+//! the largest resident size, and what a poll of the bounds and the proof at a range's end take. `both` reads with one
+//! client after the other, in one process, and prints the ratio; settings then must be known to both. Linux only.
 
 #![allow(clippy::print_stdout, reason = "its purpose is to print")]
 
@@ -13,7 +14,7 @@ use tine_core::{
     hash::Hash128,
     id::TxId,
 };
-use tine_kafka::Kafka;
+use tine_kafka::{Client, Kafka};
 use tine_trident::{
     plan::Plan,
     source::{Horizon, PartitionRange, Reached, Record, Sink, SourceIndex},
@@ -37,16 +38,35 @@ impl Sink for Count {
     }
 }
 
+const USAGE: &str = "usage: read_rate native|rdkafka|both HOST:PORT TOPIC [RECORDS_PER_RANGE [KEY=VALUE …]]";
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [broker, topic, rest @ ..] = arguments.as_slice() else {
-        return Err("usage: read_rate HOST:PORT TOPIC [RECORDS_PER_RANGE [KEY=VALUE …]]".into());
+    let [client, broker, topic, rest @ ..] = arguments.as_slice() else { return Err(USAGE.into()) };
+    let clients: &[Client] = match client.as_str() {
+        "native" => &[Client::Native],
+        "rdkafka" => &[Client::Rdkafka],
+        "both" => &[Client::Rdkafka, Client::Native],
+        _ => return Err(USAGE.into()),
     };
     let size: u64 = rest.first().map_or(Ok(50_000), |size| size.parse())?;
     let mut kafka = Kafka::connect(broker);
     for (key, value) in rest.iter().skip(1).filter_map(|setting| setting.split_once('=')) {
         kafka = kafka.set(key, value);
     }
+    let mut cost = Vec::new();
+    for client in clients {
+        println!("{client:?}");
+        cost.push(measure(&kafka.clone().client(*client), topic, size)?);
+    }
+    if let [rdkafka, native] = cost[..] {
+        println!("native takes {:.2} of rdkafka's CPU per record", native / rdkafka);
+    }
+    Ok(())
+}
+
+/// Nanoseconds of CPU per record.
+fn measure(kafka: &Kafka, topic: &str, size: u64) -> Result<f64, Box<dyn std::error::Error>> {
     let source = kafka.topic(topic).bytes().source;
     let mut bounds = source.bounds()?;
     let partitions = bounds.poll(Horizon::Now, &Reached::nothing())?;
@@ -71,12 +91,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let (wall, cpu) = (started.elapsed(), cpu_s()? - cpu);
+    let cost = cpu * 1e9 / count.records as f64;
     println!(
         "{} records of {:.1} bytes in {ranges} ranges ({again} read again): {:.2} M/s, {:.0} ns of CPU each, {} MB resident at most",
         count.records,
         count.bytes as f64 / count.records as f64,
         count.records as f64 / wall.as_secs_f64() / 1e6,
-        cpu * 1e9 / count.records as f64,
+        cost,
         peak_mb()?,
     );
 
@@ -95,7 +116,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::thread::sleep(Duration::from_secs(2));
     let idle = (cpu_s()? - cpu) / started.elapsed().as_secs_f64();
     println!("fetching at the end with nothing to do: {:.1} % of a core", idle * 100.0);
-    Ok(())
+    Ok(cost)
 }
 
 fn range(bounds: &tine_trident::source::PartitionBounds, from: u64, to: u64) -> PartitionRange {

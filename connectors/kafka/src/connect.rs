@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{client::Client, topic::KafkaTopic};
 
-/// The brokers of a Kafka cluster, and librdkafka's settings for them. Nothing is connected before a topology runs.
+/// The brokers of a Kafka cluster, and the client's settings for them. Nothing is connected before a topology runs.
 ///
 /// ```no_run
 /// use tine_kafka::Kafka;
@@ -30,11 +30,13 @@ impl Kafka {
         Kafka { brokers: brokers.into(), settings: Vec::new(), client: Client::default() }
     }
 
-    /// Sets an option of librdkafka (its `CONFIGURATION.md` lists them all). Values never appear in messages or `Debug`.
+    /// Sets an option under librdkafka's name (its `CONFIGURATION.md` lists them all; [`Client::Native`] knows some of
+    /// them, names them when it is given another, and reads certificates from files). Secrets never appear in messages or
+    /// `Debug`.
     ///
     /// Options on which exactness rests (`isolation.level`, `auto.offset.reset`, `group.id`, `enable.auto.commit`,
     /// `enable.partition.eof`, …) are refused when the topology starts, with the option's name and the reason; so are
-    /// options and values that librdkafka does not know.
+    /// options and values that the client does not know.
     #[must_use]
     pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Kafka {
         self.settings.push((key.into(), value.into()));

@@ -29,11 +29,18 @@
 //!
 //! Needs brokers that know topic ids (Kafka 3.1 or newer).
 //!
+//! # Two clients
+//!
+//! [`Client::Rdkafka`] is librdkafka. [`Client::Native`] is tine's own read path in safe Rust: it takes a twentieth of the
+//! CPU per small record, speaks TLS and SASL (PLAIN, SCRAM), and knows nothing but reading. What is promised above holds
+//! for both, and the same tests say so.
+//!
 //! # Reading order
 //!
-//! [`Kafka`] (`connect`) makes a [`KafkaTopic`] (`topic`), which is a source; `bounds` is the leader's side, `reader`
-//! and its `track`s are the emitters'; `settings` says how librdkafka is tuned and what that costs; `client` and `ask`
-//! are the connection and its questions; `native` holds the package's only unsafe code.
+//! [`Kafka`] (`connect`) makes a [`KafkaTopic`] (`topic`), which is a source; `bounds` is the leader's side, `reader` the
+//! emitters'; `client` says what these need of a client, `ask` which answers prove nothing, `settings` what nobody may
+//! change. `librdkafka` and `wire` are the two clients; `records` decodes record batches for `wire`. The package's only
+//! unsafe code is in `librdkafka::native`.
 
 mod ask;
 mod bounds;

@@ -103,7 +103,8 @@ impl Cluster {
     pub(crate) fn ask_ahead(&mut self, topic: &str) {
         self.ahead = None;
         let Some(address) = self.favourite.clone() else { return };
-        let Some(connection) = self.links.existing(&address).filter(|connection| connection.pause().is_zero()) else {
+        let Some(connection) = self.links.existing(&address).filter(|link| link.pause().is_zero() && !link.is_stale())
+        else {
             return;
         };
         match connection.send(Api::Metadata, 0, |put, _| metadata::ask(put, &[topic])) {

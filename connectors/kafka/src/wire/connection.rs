@@ -133,7 +133,7 @@ impl Connection {
 
     fn greet(&mut self, deadline: Instant, cancelled: &dyn Fn() -> bool) -> Result<(), Trouble> {
         let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        let answer = self.ask(Api::ApiVersions, |put, _| api_versions::ask(put, name, version), deadline, cancelled)?;
+        let answer = self.ask(Api::Versions, |put, _| api_versions::ask(put, name, version), deadline, cancelled)?;
         let versions = Versions::read(&mut answer.take())?;
         self.recycle(answer.buffer);
         match versions.error {
@@ -176,7 +176,7 @@ impl Connection {
     /// Sends a request; the answer comes with its `tag`. Says the request's number.
     pub(crate) fn send(&mut self, api: Api, tag: u64, body: impl FnOnce(&mut Put<'_>, i16)) -> Result<i32, Trouble> {
         let version = match api {
-            Api::ApiVersions => api.spoken().1,
+            Api::Versions => api.spoken().1,
             _ => self.versions.common(api).ok_or_else(|| self.too_old(&format!("asks for {api:?}")))?,
         };
         self.correlation = self.correlation.wrapping_add(1);

@@ -159,11 +159,11 @@ impl Fetcher {
 
     /// Learns the order in which partitions are read.
     fn follow(&mut self, place: &Place<'_>) {
-        if let Some(last) = self.last.take() {
-            if self.after.get(&last).is_none_or(|known| known.name != place.name) {
-                let (name, topic) = (place.name.to_string(), place.topic.to_string());
-                self.after.insert(last, Successor { name, topic, partition: place.partition });
-            }
+        if let Some(last) = self.last.take()
+            && self.after.get(&last).is_none_or(|known| known.name != place.name)
+        {
+            let (name, topic) = (place.name.to_string(), place.topic.to_string());
+            self.after.insert(last, Successor { name, topic, partition: place.partition });
         }
         self.last = Some(place.name.to_string());
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::ExposeSecret;
+use tine_core::failure::Failure;
 
 use super::{
     connection::Connection,
@@ -18,8 +19,7 @@ use super::{
     trouble::Trouble,
 };
 
-/// Logs in; how long that holds, when the broker says so. A refusal is [`Trouble::Away`]: a password may be changed
-/// in the broker before it is changed here.
+/// Logs in; how long that holds, when the broker says so. A refusal is final.
 pub(crate) fn login(
     connection: &mut Connection,
     who: &Login,
@@ -90,10 +90,10 @@ impl Exchange<'_> {
 }
 
 fn refused(connection: &Connection, who: &Login, why: &str) -> Trouble {
-    Trouble::Away(format!(
-        "{} does not accept user {:?} by {}: {why} (check sasl.username and sasl.password)",
+    Trouble::Refused(Failure::fatal(format!(
+        "kafka at {} does not accept user {:?} by {}: {why} (check sasl.username and sasl.password)",
         connection.address(),
         who.user,
         who.mechanism.name()
-    ))
+    )))
 }

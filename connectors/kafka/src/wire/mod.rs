@@ -29,6 +29,8 @@ mod scram;
 mod set;
 mod settings;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod track;
 mod trouble;

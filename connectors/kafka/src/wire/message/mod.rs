@@ -10,6 +10,8 @@ pub(crate) mod fetch;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
 pub(crate) mod sasl;
+#[cfg(test)]
+mod tests;
 
 use super::codec::{Put, Read, Take};
 
@@ -20,7 +22,7 @@ pub(crate) enum Api {
     ListOffsets,
     Metadata,
     SaslHandshake,
-    ApiVersions,
+    Versions,
     SaslAuthenticate,
 }
 
@@ -32,7 +34,7 @@ impl Api {
             Api::ListOffsets => 2,
             Api::Metadata => 3,
             Api::SaslHandshake => 17,
-            Api::ApiVersions => 18,
+            Api::Versions => 18,
             Api::SaslAuthenticate => 36,
         }
     }
@@ -44,7 +46,7 @@ impl Api {
             Api::ListOffsets => (6, 9),
             Api::Metadata => (12, 13),
             Api::SaslHandshake => (1, 1),
-            Api::ApiVersions => (3, 3),
+            Api::Versions => (3, 3),
             Api::SaslAuthenticate => (2, 2),
         }
     }
@@ -82,7 +84,7 @@ pub(crate) fn request(
 pub(crate) fn answer(api: Api, take: &mut Take<'_>) -> Read<i32> {
     let correlation = take.i32()?;
     // The answer with the versions must be readable before they are known, so its header stays the old one.
-    if api.is_flexible() && api != Api::ApiVersions {
+    if api.is_flexible() && api != Api::Versions {
         take.skip_tags()?;
     }
     Ok(correlation)
