@@ -44,6 +44,7 @@ impl Coordinator {
         match (outcome, open.stage) {
             (PrepareOutcome::Prepared, Stage::Preparing(manifest)) => {
                 open.stage = Stage::Prepared(manifest);
+                self.cut.ready(out.now_ms().saturating_sub(open.planned_at_ms));
                 out.call(Call::Entered(txid, Phase::Prepared));
             }
             (PrepareOutcome::Prepared, _) => {}

@@ -1,8 +1,9 @@
-//! Decides how much of the sources' backlog the next transaction takes.
+//! Decides how much of the sources' backlog the next transaction takes, and when it is cut while there is none.
 //!
 //! An idle stream is cut at once, so a record is committed within milliseconds; under load batches grow until they take
 //! the time they may take, and further while the database is the bottleneck: fewer rows per record reach it then.
-//! Amounts are in the sources' own units (offsets, bytes); only their rate per millisecond matters.
+//! A stream that flows without a backlog is cut so late that the next batch is ready just before the commit under way ends:
+//! what arrives meanwhile comes along, instead of standing behind one more commit. Amounts are in the sources' own units (offsets, bytes); only their rate per millisecond matters.
 
 use tine_core::failure::Failure;
 
@@ -22,6 +23,10 @@ pub(super) struct Cut {
     rate: f64,
     /// The largest batch so far: the next one is at most [`GROWTH`] times as large.
     largest: u64,
+    /// How long a batch needs from its plan until it may be committed, and a commit: the first rather too long, the
+    /// second rather too short, for an idle database costs more than a batch that waits.
+    ready_ms: f64,
+    commit_ms: f64,
 }
 
 /// Before anything was measured: a taste, small enough to cost the database next to nothing.
@@ -33,12 +38,23 @@ const GROWTH: u64 = 16;
 /// How many times as long as its commit the processing of a batch is to take.
 const COMMIT_SHARE: u64 = 4;
 
+/// What a wait may take longer than asked, and a look at the sources.
+const HOLD_SLACK_MS: f64 = 2.0;
+
 /// More distinct rows than this are not wanted in one batch: they are held in memory until committed.
 const ROWS_MAX: u64 = 250_000;
 
 impl Cut {
     pub(super) fn new(batch_ms: u64, batch_max_ms: u64) -> Cut {
-        Cut { batch_ms, batch_max_ms: batch_max_ms.max(batch_ms), target_ms: batch_ms as f64, rate: 0.0, largest: 0 }
+        Cut {
+            batch_ms,
+            batch_max_ms: batch_max_ms.max(batch_ms),
+            target_ms: batch_ms as f64,
+            rate: 0.0,
+            largest: 0,
+            ready_ms: 0.0,
+            commit_ms: 0.0,
+        }
     }
 
     /// Whether a batch has been measured: before that, one is enough.
@@ -64,14 +80,33 @@ impl Cut {
         self.largest = self.largest.max(units);
     }
 
+    /// A batch may be committed, so many milliseconds after it was planned.
+    pub(super) fn ready(&mut self, took_ms: u64) {
+        let took_ms = took_ms as f64;
+        self.ready_ms = if took_ms > self.ready_ms { took_ms } else { smoothed(self.ready_ms, took_ms) };
+    }
+
+    /// How long the next plan can wait without making the database wait for it, when the commit under way has taken so
+    /// many milliseconds (0 when it is still to begin).
+    pub(super) fn hold_ms(&self, committing_ms: u64) -> u64 {
+        // `as` saturates: below 0 is not at all.
+        (self.commit_ms - committing_ms as f64 - self.ready_ms - HOLD_SLACK_MS) as u64
+    }
+
     /// A transaction was committed in so many milliseconds. Batches are to take [`COMMIT_SHARE`] times as long as their
     /// commits, within the user's bounds: commits share the machine with processing, and larger ones have fewer rows per
     /// record.
     pub(super) fn committed(&mut self, commit_ms: u64) {
         let wanted = (commit_ms * COMMIT_SHARE) as f64;
-        let smoothed = if wanted > self.target_ms { wanted } else { 0.8 * self.target_ms + 0.2 * wanted };
-        self.target_ms = smoothed.clamp(self.batch_ms as f64, self.batch_max_ms as f64);
+        let target_ms = if wanted > self.target_ms { wanted } else { smoothed(self.target_ms, wanted) };
+        self.target_ms = target_ms.clamp(self.batch_ms as f64, self.batch_max_ms as f64);
+        let took_ms = commit_ms as f64;
+        self.commit_ms = if took_ms < self.commit_ms { took_ms } else { smoothed(self.commit_ms, took_ms) };
     }
+}
+
+fn smoothed(old: f64, new: f64) -> f64 {
+    0.8 * old + 0.2 * new
 }
 
 /// What the sources hold beyond `positions`: the ranges of the next plan, at most about `units` of them, for every
@@ -172,6 +207,20 @@ mod tests {
 
     fn message(found: Result<(Vec<PartitionRange>, u64), Failure>) -> String {
         found.expect_err("refused").message
+    }
+
+    #[test]
+    fn the_next_plan_waits_as_long_as_the_database_does_not_have_to() {
+        let mut cut = Cut::new(100, 800);
+        assert_eq!(cut.hold_ms(0), 0, "nothing is known yet");
+        (0..50).for_each(|_| cut.committed(20));
+        cut.ready(5);
+        assert_eq!((cut.hold_ms(0), cut.hold_ms(10), cut.hold_ms(1000)), (12, 2, 0));
+        cut.committed(4);
+        assert_eq!(cut.hold_ms(0), 0, "commits have become quick");
+        (0..50).for_each(|_| cut.committed(20));
+        cut.ready(30);
+        assert_eq!(cut.hold_ms(0), 0, "and here batches take longer than commits");
     }
 
     #[test]

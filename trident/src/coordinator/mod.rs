@@ -65,6 +65,8 @@ pub struct Coordinator {
     /// How often in a row the sources did not answer.
     asked_in_vain: u32,
     ask_at_ms: u64,
+    /// Until when the next plan waits for the commit under way; a wake is on its way.
+    held_until_ms: u64,
     processed_at_ms: u64,
     lag: u64,
     /// Where a run ends that does not go on for ever, for the partitions that hold something new.
@@ -142,6 +144,7 @@ impl Coordinator {
             asking: false,
             asked_in_vain: 0,
             ask_at_ms: 0,
+            held_until_ms: 0,
             processed_at_ms: 0,
             lag: 0,
             goal: None,

@@ -54,6 +54,7 @@ impl Coordinator {
         let Stage::Processed(manifest) = open.stage else { return };
         if self.setup.mode == CommitMode::Whole || mutant::on(Mutant::PlanNotPrepared) {
             open.stage = Stage::Prepared(manifest);
+            self.cut.ready(out.now_ms().saturating_sub(open.planned_at_ms));
             return self.prepare(out);
         }
         if !open.recorded && !mutant::on(Mutant::NoPlanBeforeCommit) {
@@ -86,6 +87,9 @@ impl Coordinator {
         if self.asking || self.open.len() >= self.places() || self.stopping || out.now_ms() < self.ask_at_ms {
             return;
         }
+        if self.can_wait(out) {
+            return;
+        }
         self.asking = true;
         let (positions, ..) = self.tail();
         out.call(Call::Bounds { attempt: self.attempt, positions: Arc::new(positions) });
@@ -99,6 +103,20 @@ impl Coordinator {
             (true, 0) => self.setup.in_flight_max.min(2),
             (true, _) => self.setup.in_flight_max,
         }
+    }
+
+    /// Whether the next plan is made later in the commit under way, or of the one that comes: see [`cut`].
+    fn can_wait(&mut self, out: &mut Out) -> bool {
+        let Some(oldest) = self.open.values().next() else { return false };
+        let (now_ms, commits) = (out.now_ms(), oldest.stage == Stage::Committing);
+        let committing_ms = if commits { now_ms.saturating_sub(oldest.committing_at_ms) } else { 0 };
+        let hold_ms = if self.lag == 0 { self.cut.hold_ms(committing_ms) } else { 0 };
+        // Before the commit begins nobody needs to be woken: its beginning is a step.
+        if hold_ms > 0 && commits && self.held_until_ms <= now_ms {
+            self.held_until_ms = now_ms + hold_ms;
+            out.call(Call::Wake { after_ms: hold_ms });
+        }
+        hold_ms > 0
     }
 
     pub(super) fn on_bounds(&mut self, bounds: &[Vec<PartitionBounds>], time_ms: u64, seed: u64, out: &mut Out) {
