@@ -55,6 +55,9 @@ pub(crate) struct Options {
     /// How long the producer may wait for more records before it sends some.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     linger_ms: u64,
+    /// Commits become visible before they are on disk (`synchronous_commit = off`).
+    #[arg(long)]
+    relaxed: bool,
     /// Which systems, in the order in which they take turns.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "hand,tine,tine-rdkafka")]
     systems: Vec<System>,
@@ -120,11 +123,12 @@ fn print(options: &Options, outcomes: &[(System, &'static str, Quantiles)]) -> R
     if !options.reporting.json {
         report::print(format_args!(
             "\nlatency: production to visible, {} records/s for {} s, and a record every {} ms; {PARTITIONS} partitions; \
-             the producer lingers {} ms; median (min-max) of {} runs, all exact",
+             the producer lingers {} ms; commits are {}; median (min-max) of {} runs, all exact",
             options.rate,
             options.seconds,
             IDLE_EVERY.as_millis(),
             options.linger_ms,
+            if options.relaxed { "relaxed" } else { "synchronous" },
             options.reporting.runs
         ))?;
     }
@@ -170,13 +174,17 @@ async fn one(options: &Options, system: System, services: &Services) -> Result<[
         until: Until::Dismissed,
         commit_age_ms: 0,
         commit_records: u64::MAX,
+        relaxed: options.relaxed,
     };
     let child = watched::start(&Task::Stream(assignment))?;
     let feeder = Feeder::new(&services.brokers, &topic, Duration::from_millis(options.linger_ms))?;
     let (rate, seconds, url) = (f64::from(options.rate), Duration::from_secs(options.seconds), database.url());
     let watching = move || produce_and_watch(feeder, Eye::open(&url, &topic)?, rate, seconds);
     let (quantiles, expected) = tokio::task::spawn_blocking(watching).await??;
-    watched::dismiss(child, system.name()).await?;
+    let steps = watched::end(child, system.name()).await?;
+    if !steps.is_empty() {
+        say(format_args!("{}: ms between phases, median (p99): {steps}", system.name()));
+    }
     match database.difference(&expected).await? {
         None => Ok(quantiles),
         Some(difference) => Err(anyhow!("{} was wrong: {difference}", system.name())),

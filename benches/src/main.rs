@@ -12,6 +12,8 @@
 //!
 //! No figure is printed of a run whose results were wrong: it ends the benchmark.
 
+#[cfg(test)]
+mod allocations;
 mod contest;
 mod embedded;
 mod hand;
@@ -20,6 +22,7 @@ mod kafka_to_postgres;
 mod latency;
 mod live;
 mod memory;
+mod phases;
 mod pipeline;
 mod procfs;
 mod report;
@@ -27,6 +30,7 @@ mod services;
 mod side;
 mod spread;
 mod tine_side;
+mod two_stages;
 mod workload;
 
 use std::process::ExitCode;
@@ -50,6 +54,8 @@ enum Benchmark {
     List,
     #[command(about = kafka_to_postgres::ABOUT)]
     KafkaToPostgres(kafka_to_postgres::Options),
+    #[command(about = two_stages::ABOUT)]
+    TwoStages(two_stages::Options),
     #[command(about = json::ABOUT)]
     Json(json::Options),
     #[command(about = latency::ABOUT)]
@@ -82,6 +88,7 @@ fn run(benchmark: Benchmark) -> Result<()> {
     match benchmark {
         Benchmark::List => report::list(&[
             ("kafka-to-postgres", kafka_to_postgres::ABOUT),
+            ("two-stages", two_stages::ABOUT),
             ("json", json::ABOUT),
             ("latency", latency::ABOUT),
             ("memory", memory::ABOUT),
@@ -89,6 +96,7 @@ fn run(benchmark: Benchmark) -> Result<()> {
             ("pipeline", pipeline::ABOUT),
         ]),
         Benchmark::KafkaToPostgres(options) => until_interrupted(kafka_to_postgres::run(&options)),
+        Benchmark::TwoStages(options) => until_interrupted(two_stages::run(&options)),
         Benchmark::Json(options) => until_interrupted(json::run(&options)),
         Benchmark::Latency(options) => until_interrupted(latency::run(&options)),
         Benchmark::Memory(options) => until_interrupted(memory::run(&options)),

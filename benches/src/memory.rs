@@ -80,6 +80,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         until: Until::Dismissed,
         commit_age_ms: 800,
         commit_records: u64::MAX,
+        relaxed: false,
     };
     let child = watched::start(&Task::Stream(assignment))?;
     let pid = child.id().context("the child has ended at once")?;

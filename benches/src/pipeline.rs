@@ -130,17 +130,30 @@ fn instructions(assignment: &Assignment) -> Result<Counted> {
 /// The child: the number of distinct keys, and their sums, as far as a round counts.
 pub(crate) fn work(assignment: &Assignment) -> Result<String> {
     let Assignment { job, records, distinct, rounds, by_hand } = *assignment;
+    let values = values(Workload { job, records, distinct })?;
+    let records = as_records(&values);
+    let distinct = if by_hand { loop_by_hand(job, &records, rounds)? } else { loop_of_tine(job, &records, rounds)? };
+    Ok(format!("{distinct} keys"))
+}
+
+fn values(workload: Workload) -> Result<Vec<Vec<u8>>> {
     let mut values = Vec::new();
-    Workload { job, records, distinct }.generate(|_, record| {
+    workload.generate(|_, record| {
         values.push(record.to_vec());
         Ok(())
     })?;
-    let records: Vec<Record<'_>> = (0..)
-        .zip(&values)
-        .map(|(position, value)| Record { position, timestamp_ms: -1, key: None, value: Some(value), headers: &[] })
-        .collect();
-    let distinct = if by_hand { loop_by_hand(job, &records, rounds)? } else { loop_of_tine(job, &records, rounds)? };
-    Ok(format!("{distinct} keys"))
+    Ok(values)
+}
+
+fn as_records(values: &[Vec<u8>]) -> Vec<Record<'_>> {
+    let record = |(position, value)| Record {
+        position,
+        timestamp_ms: -1,
+        key: None,
+        value: Some(Vec::as_slice(value)),
+        headers: &[],
+    };
+    (0..).zip(values).map(record).collect()
 }
 
 /// Both loops keep their table from round to round: what a key costs when it is new is not looked at here.
@@ -216,5 +229,27 @@ impl Database for Nowhere {
     }
     async fn try_lock(&self, _: &str) -> Result<Option<Box<dyn Lock>>, Failure> {
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::allocations;
+
+    /// More than this for a chunk would be one for every eighth record.
+    const ALLOCATIONS_MAX: u64 = CHUNK as u64 / 8;
+
+    #[test]
+    fn rows_allocate_per_chunk_and_not_per_record() {
+        for job in [Job::Values, Job::Words, Job::Json] {
+            let values = values(Workload { job, records: 2 * CHUNK as u64, distinct: 100 }).unwrap();
+            let built = topology(job).unwrap();
+            let mut pipeline = (built.sources[0].pipeline)();
+            pipeline.records("p", &as_records(&values)).unwrap();
+            let again = as_records(&values[..CHUNK]);
+            let count = allocations::count(|| pipeline.records("p", &again).unwrap());
+            assert!(count < ALLOCATIONS_MAX, "{job:?}: {count} allocations for {CHUNK} records with known keys");
+        }
     }
 }

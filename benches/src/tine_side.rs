@@ -4,14 +4,17 @@ use std::thread;
 
 use anyhow::Result;
 use tine::{Kafka, Options, Postgres, Shutdown, Topology};
+use tine_kafka::Client;
+use tine_postgres::Durability;
 
+use crate::phases::Phases;
 use crate::side::{Assignment, System, Until, until_dismissed};
-use crate::workload::{Job, Sale, Second};
+use crate::workload::{Job, Sale, Second, first_letter};
 
 tine::lend!(Sale as Sales);
 
-/// Does the whole job. After `Ok` everything that was read is committed.
-pub(crate) fn run(assignment: &Assignment) -> Result<()> {
+/// Does the whole job. After `Ok` everything that was read is committed; a stream also says where its time went.
+pub(crate) fn run(assignment: &Assignment) -> Result<String> {
     let shutdown = Shutdown::new();
     if assignment.until == Until::Dismissed {
         let shutdown = shutdown.clone();
@@ -20,16 +23,19 @@ pub(crate) fn run(assignment: &Assignment) -> Result<()> {
             shutdown.stop();
         });
     }
-    let running = topology(assignment)?.run_with(options(assignment), shutdown);
+    let phases = Phases::default();
+    let running = topology(assignment)?.run_with(options(assignment, &phases), shutdown);
     tokio::runtime::Runtime::new()?.block_on(running)?;
-    Ok(())
+    Ok(phases.in_words())
 }
 
 fn topology(assignment: &Assignment) -> Result<Topology> {
     let topology = Topology::new("bench");
     let topic = kafka(assignment).topic(&*assignment.topic);
     let job = assignment.job;
-    let table = Postgres::connect(&assignment.postgres_url)?.table(job.table()).key(job.key_column()).value("n");
+    let durability = if assignment.relaxed { Durability::Relaxed } else { Durability::Synchronous };
+    let database = Postgres::connect(&assignment.postgres_url)?.durability(durability);
+    let table = database.table(job.table()).key(job.key_column()).value("n");
     let table = job.second().map(Second::column).into_iter().fold(table, |table, column| table.value(column));
     match job {
         Job::Values => {
@@ -38,6 +44,11 @@ fn topology(assignment: &Assignment) -> Result<Topology> {
         Job::Words => topology
             .source(topic.text())
             .stage(|lines| lines.flat_map(|line| line.split_ascii_whitespace()).group_by(|word| word).count())
+            .persist(table),
+        Job::Letters => topology
+            .source(topic.text())
+            .stage(|lines| lines.flat_map(|line| line.split_ascii_whitespace()).group_by(|word| word).count())
+            .stage(|words| words.group_by(|(word, _)| first_letter(word)).sum(|(_, n)| *n))
             .persist(table),
         Job::Json => topology
             .source(topic.json::<Sales>())
@@ -68,18 +79,15 @@ pub(crate) fn live(value: &[u8]) -> Option<(&str, i64)> {
 }
 
 fn kafka(assignment: &Assignment) -> Kafka {
-    let kafka = Kafka::connect(&*assignment.brokers);
-    match assignment.system {
-        System::TineRdkafka => kafka,
-        _ => kafka,
-    }
+    let client = if assignment.system == System::TineRdkafka { Client::Rdkafka } else { Client::Native };
+    Kafka::connect(&*assignment.brokers).client(client)
 }
 
-fn options(assignment: &Assignment) -> Options {
+fn options(assignment: &Assignment, phases: &Phases) -> Options {
     let defaults = Options::default();
     match assignment.until {
         // What a stream does by itself is what is measured.
-        Until::Dismissed => defaults,
+        Until::Dismissed => Options { on_phase: Some(phases.callback()), ..defaults },
         Until::End => {
             let age = assignment.commit_age();
             Options {

@@ -22,6 +22,8 @@ pub(crate) enum Job {
     Values,
     /// Lines of ten words, counted by word.
     Words,
+    /// The same lines: words counted, and the counts summed by first letter.
+    Letters,
     /// [`Sale`]s: how many each user has, and their cents.
     Json,
     /// Records like `user-0008240 17`: how many each user has, and the last number of each partition.
@@ -60,6 +62,7 @@ impl Job {
         match self {
             Job::Values => "value_counts",
             Job::Words => "word_counts",
+            Job::Letters => "letter_counts",
             Job::Json => "sales",
             Job::Live => "live",
         }
@@ -69,6 +72,7 @@ impl Job {
         match self {
             Job::Values => "value",
             Job::Words => "word",
+            Job::Letters => "letter",
             Job::Json => "user_name",
             Job::Live => "name",
         }
@@ -77,7 +81,7 @@ impl Job {
     /// The value column beside the count, if there is one.
     pub(crate) fn second(self) -> Option<Second> {
         match self {
-            Job::Values | Job::Words => None,
+            Job::Values | Job::Words | Job::Letters => None,
             Job::Json => Some(Second::Sum("cents")),
             Job::Live => Some(Second::Max("seq")),
         }
@@ -85,13 +89,13 @@ impl Job {
 
     /// What rates are counted in.
     pub(crate) fn unit(self) -> &'static str {
-        if self == Job::Words { "words" } else { "records" }
+        if matches!(self, Job::Words | Job::Letters) { "words" } else { "records" }
     }
 
     fn data(self) -> &'static str {
         match self {
             Job::Values => "values",
-            Job::Words => "words",
+            Job::Words | Job::Letters => "words",
             Job::Json => "json",
             Job::Live => "live",
         }
@@ -116,12 +120,28 @@ pub(crate) struct Expected {
     pub(crate) total: u64,
 }
 
+impl Expected {
+    /// What [`Job::Letters`] makes of words.
+    pub(crate) fn by_first_letter(&self) -> Expected {
+        let mut rows = BTreeMap::<String, [i64; 2]>::new();
+        for (word, [n, _]) in &self.rows {
+            rows.entry(first_letter(word).to_owned()).or_default()[0] += n;
+        }
+        Expected { rows, total: self.total }
+    }
+}
+
+/// The first letter of a word.
+pub(crate) fn first_letter(word: &str) -> &str {
+    word.get(..1).unwrap_or(word)
+}
+
 impl Workload {
     /// The job at the size of which results are quoted.
     pub(crate) fn full(job: Job) -> Self {
         let (records, distinct) = match job {
             Job::Values => (10_000_000, 100_000),
-            Job::Words => (2_000_000, 50_000),
+            Job::Words | Job::Letters => (2_000_000, 50_000),
             Job::Json => (2_000_000, 100_000),
             Job::Live => (1_000_000, 10_000),
         };
@@ -181,7 +201,7 @@ impl Workload {
 
     fn keys_per_record(&self) -> u64 {
         match self.job {
-            Job::Words => WORDS_PER_LINE,
+            Job::Words | Job::Letters => WORDS_PER_LINE,
             _ => 1,
         }
     }
@@ -190,7 +210,7 @@ impl Workload {
     fn shuffled_keys(&self, random: &mut Random) -> Vec<String> {
         let mut keys: Vec<String> = (0..self.distinct)
             .map(|id| match self.job {
-                Job::Words => word(id),
+                Job::Words | Job::Letters => word(id),
                 _ => format!("user-{id:07}"),
             })
             .collect();

@@ -97,10 +97,12 @@ pub(crate) async fn run(contests: &[Contest], size: &Size, reporting: &Reporting
 async fn compare<'c>(contest: &'c Contest, size: &Size, runs: u32, services: &Services) -> Result<Verdict<'c>> {
     let Contest { name, workload, entries, .. } = contest;
     let expected = topic::prepare(services.brokers.clone(), *workload).await?;
+    let by_letter = expected.by_first_letter();
     let mut verdict = Verdict::new(contest, size.is_full(), size.commit_age_ms);
     for run in 1..=runs {
         for entry in entries {
-            let outcome = watched::run(entry, workload, &expected, services, size.commit_age_ms).await?;
+            let expected = if entry.job == Job::Letters { &by_letter } else { &expected };
+            let outcome = watched::run(entry, workload, expected, services, size.commit_age_ms).await?;
             say(format_args!(
                 "{name} run {run}/{runs}: {:<12} {:>10.0} {}/s  {:.3} us/record  {} commits  {}",
                 entry.label,

@@ -50,6 +50,7 @@ pub(super) async fn run(
         until: Until::End,
         commit_age_ms,
         commit_records: workload.commit_records(),
+        relaxed: false,
     };
     let kafka = services.kafka_port().and_then(procfs::listener);
     let watch = tokio::spawn(database.watch().await?.until_end());
@@ -107,6 +108,14 @@ pub(crate) async fn until_finished(child: &mut Child, who: &str) -> Result<Strin
     }
     let status = child.wait().await?;
     bail!("{who} ended with {status} before it had finished")
+}
+
+/// Lets a child end that works until then. Returns what it said of its work.
+pub(crate) async fn end(mut child: Child, who: &str) -> Result<String> {
+    drop(child.stdin.take());
+    let said = until_finished(&mut child, who).await?;
+    dismiss(child, who).await?;
+    Ok(said)
 }
 
 /// Lets the child end.

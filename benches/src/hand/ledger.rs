@@ -36,9 +36,11 @@ impl Ledger {
     /// Connects and reads where the last committed transaction ended.
     pub(super) fn open(assignment: &Assignment) -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+        let synchronous = if assignment.relaxed { "off" } else { "on" };
         // Compiling a plan that runs once a second costs more than it saves.
         let options: PgConnectOptions = assignment.postgres_url.parse().context("the Postgres URL cannot be read")?;
-        let options = options.options([("jit", "off")]).disable_statement_logging();
+        let options =
+            options.options([("jit", "off"), ("synchronous_commit", synchronous)]).disable_statement_logging();
         let (connection, positions) = runtime.block_on(async {
             let mut connection = PgConnection::connect_with(&options).await.context("cannot connect to Postgres")?;
             sqlx::query(CREATE_OFFSETS).execute(&mut connection).await?;

@@ -104,6 +104,7 @@ fn read_and_commit(assignment: &Assignment, feed: impl Feed, mut ledger: Ledger)
             tally.add(value);
             Ok(())
         }),
+        Job::Letters => Err(anyhow!("the loop by hand has one stage")),
         Job::Words => reader.read_all(|tally, _, line| {
             add_words(tally, line);
             Ok(())

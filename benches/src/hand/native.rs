@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use tine::Kafka;
 use tine::core::failure::Failure;
 use tine::trident::source::{Horizon, PartitionBounds, PartitionRange, Reached, Reader, Record, Sink, SourceIndex};
+use tine_kafka::Client;
 
 use super::Feed;
 
@@ -27,7 +28,7 @@ pub(super) struct Native {
 impl Native {
     /// Starts reading each partition at `position(partition)`, in ranges that let commits of `commit_records` be cut.
     pub(super) fn open(brokers: &str, topic: &str, commit_records: u64, position: impl Fn(i32) -> i64) -> Result<Self> {
-        let source = Kafka::connect(brokers).topic(topic).bytes().source;
+        let source = Kafka::connect(brokers).client(Client::Native).topic(topic).bytes().source;
         let mut partitions = source.bounds()?.poll(Horizon::Now, &Reached::nothing())?;
         partitions.sort_by_key(|bounds| number(&bounds.partition));
         ensure!(!partitions.is_empty(), "topic {topic} has no partitions");
