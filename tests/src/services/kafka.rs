@@ -52,7 +52,34 @@ impl Guard<Kraft> {
     pub async fn delete_topic(&self, name: &str) -> anyhow::Result<()> {
         self.broker().delete_topic(name).await
     }
+
+    /// Starts a second broker, which belongs to this one's cluster and leaves being the controller to it. This one must
+    /// have been started with [`CLUSTER_ID`] among its settings.
+    pub fn start_beside(&self, settings: &[(&str, &str)]) -> Result<Self, Error> {
+        let controller = format!("1@127.0.0.1:{}", self.place.inner_port);
+        let id = setting(&self.place, CLUSTER_ID).unwrap_or_default();
+        let own = [
+            ("process.roles", "broker"),
+            ("node.id", "2"),
+            ("controller.quorum.voters", &controller),
+            ("listeners", "PLAINTEXT://127.0.0.1:{port}"),
+            (CLUSTER_ID, id),
+        ];
+        Self::start_with(&[&own, settings].concat())
+    }
+
+    /// Runs one of Kafka's own command-line programs, by the name of its class, and returns what it printed.
+    pub fn tool(&self, class: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.service.java("-Xmx128m", None);
+        command.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", class]).args(arguments).stdin(Stdio::null());
+        let out = command.output().with_context(|| format!("run {class}"))?;
+        let text = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        if out.status.success() { Ok(text) } else { bail!("{class} {arguments:?} ended with {}:\n{text}", out.status) }
+    }
 }
+
+/// A setting that only these tests know: the cluster's id, 22 characters of base64, instead of a new one.
+pub const CLUSTER_ID: &str = "cluster.id";
 
 /// The client's side of a broker: its address and what can be done with topics there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,7 +229,8 @@ impl Service for Kraft {
             .map_err(|e| Error::io(Self::NAME, format!("write {}", config.display()), e))?;
         let mut format = self.java("-Xmx128m", None);
         format.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format"]);
-        let out = format.args(["-t", &cluster_id(), "-c"]).arg(&config).stdin(Stdio::null()).output();
+        let id = setting(place, CLUSTER_ID).map_or_else(cluster_id, str::to_owned);
+        let out = format.args(["-t", &id, "-c"]).arg(&config).stdin(Stdio::null()).output();
         let out = out.map_err(|e| Error::io(Self::NAME, "run its storage tool", e))?;
         if out.status.success() {
             return Ok(());
@@ -223,8 +251,17 @@ impl Service for Kraft {
             return false;
         }
         let Ok(client) = Broker::at(place.address()).consumer(&[]) else { return false };
-        client.fetch_metadata(None, LOOK_DEADLINE).is_ok_and(|metadata| metadata.brokers().len() == 1)
+        let metadata = client.fetch_metadata(None, LOOK_DEADLINE);
+        // Behind a proxy it is listed with the proxy's port.
+        let told = setting(place, "advertised.listeners").unwrap_or_default();
+        let is_own =
+            |port: i32| port == i32::from(place.port) || told.split(',').any(|one| one.ends_with(&format!(":{port}")));
+        metadata.is_ok_and(|metadata| metadata.brokers().iter().any(|broker| is_own(broker.port())))
     }
+}
+
+fn setting<'p>(place: &'p Place, name: &str) -> Option<&'p str> {
+    place.settings.iter().rev().find(|(set, _)| set == name).map(|(_, value)| value.as_str())
 }
 
 fn config_file(place: &Place) -> PathBuf {
@@ -258,8 +295,10 @@ fn configuration(place: &Place) -> String {
         "log.cleaner.dedupe.buffer.size=16777216",
     ];
     lines.extend(fixed.map(str::to_owned));
-    // Of two lines with the same name the last one counts.
-    lines.extend(settings.iter().map(|(name, value)| format!("{name}={value}")));
+    // Of two lines with the same name the last one counts. Ports are known only now.
+    let with_ports =
+        |value: &str| value.replace("{port}", &port.to_string()).replace("{inner}", &inner_port.to_string());
+    lines.extend(settings.iter().map(|(name, value)| format!("{name}={}", with_ports(value))));
     lines.join("\n") + "\n"
 }
 

@@ -25,7 +25,7 @@ pub struct Place {
     pub port: u16,
     /// A second port, for servers that talk to themselves.
     pub inner_port: u16,
-    /// Settings that override the default ones, in the server's own words.
+    /// Settings that override the default ones, in the server's own words. Kafka's may name `{port}` and `{inner}`.
     pub settings: Vec<(String, String)>,
 }
 
