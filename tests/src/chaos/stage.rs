@@ -71,6 +71,8 @@ impl Stage {
             .zookeeper(&links.ensemble.iter().map(Proxy::address).collect::<Vec<_>>().join(","));
         let folder = base_folder().join(unique("chaos"));
         std::fs::create_dir_all(&folder)?;
+        // What a failed run leaves for a look is removed by the next tests/run.
+        std::fs::write(folder.join("kept"), "")?;
         let workers = workers(chaos.workers, &job, library.as_deref(), &folder)?;
         Ok(Some(Stage { folder, servers: servers.cast(links), workers, job, broker, missing }))
     }

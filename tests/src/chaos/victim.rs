@@ -159,7 +159,7 @@ impl Worker {
     fn end(&mut self) -> anyhow::Result<()> {
         let Some(running) = self.running.take() else { return Ok(()) };
         let lines = running.lines();
-        self.told.elections += lines.iter().filter(|line| line.contains(": leads /tine/")).count();
+        self.told.elections += lines.iter().filter(|line| line.contains(": leads /")).count();
         let mut log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         lines.iter().try_for_each(|line| writeln!(log, "{line}"))?;
         writeln!(log, "---- ended ----")?;
