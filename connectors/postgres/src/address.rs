@@ -27,6 +27,9 @@ pub enum AddressError {
     },
 }
 
+/// How many statements a connection keeps prepared: each state has up to nine.
+const STATEMENTS_KEPT: usize = 1_000;
+
 const PARAMETERS: &[&str] = &[
     "sslmode",
     "sslrootcert",
@@ -61,7 +64,7 @@ impl Address {
         }
         let options =
             PgConnectOptions::from_str(url).map_err(|error| AddressError::Invalid { reason: plain(&error) })?;
-        let options = options.disable_statement_logging();
+        let options = options.disable_statement_logging().statement_cache_capacity(STATEMENTS_KEPT);
         let description = describe(&options);
         Ok(Address { options, description })
     }

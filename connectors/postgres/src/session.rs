@@ -258,6 +258,17 @@ fn bind_attempt(query: Bound<'_>, attempt: Attempt) -> Bound<'_> {
 #[async_trait]
 impl Session for PgSession {
     async fn execute(&mut self, statement: &Statement) -> Result<Reply, Failure> {
+        let answer = self.perform(statement).await;
+        if answer.is_err() {
+            // Also where the server was not asked: who goes on after a failure must find no transaction.
+            self.roll_back().await;
+        }
+        answer
+    }
+}
+
+impl PgSession {
+    async fn perform(&mut self, statement: &Statement) -> Result<Reply, Failure> {
         match statement {
             Statement::Begin(promised) => self.begin(*promised).await,
             Statement::LockGroup => {
@@ -287,9 +298,7 @@ impl Session for PgSession {
             Statement::Read => self.read().await,
         }
     }
-}
 
-impl PgSession {
     /// Reads an answer; one that makes no sense rolls the transaction back.
     async fn understood(
         &mut self,
