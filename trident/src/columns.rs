@@ -16,6 +16,7 @@
 
 use std::{fmt, hash::Hasher, slice};
 
+use compact_str::CompactString;
 use tine_state::{Column, ColumnType};
 
 const BYTES: u8 = 1;
@@ -27,7 +28,7 @@ const SIGN: u64 = 1 << 63;
 
 /// A key or a value as its table holds it: one column, or a tuple of up to four of these.
 ///
-/// Implemented for `String` (text), `Vec<u8>` (bytes), `i64` (bigint) and tuples.
+/// Implemented for `CompactString` and `String` (text), `Vec<u8>` (bytes), `i64` (bigint) and tuples.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be stored in the columns of a table",
     note = "columns hold `i64`, `String`, `Vec<u8>` and tuples of up to four of them"
@@ -119,6 +120,12 @@ pub(crate) fn check_text(text: &str) -> Result<(), Unfit> {
     }
 }
 
+fn encode_text(text: &str, out: &mut Vec<u8>) {
+    out.push(TEXT);
+    out.extend_from_slice(text.as_bytes());
+    out.push(END);
+}
+
 /// Eight bytes at a time: keys are short, and a call into a vectorised search costs more than it saves.
 fn has_zero(bytes: &[u8]) -> bool {
     const LOW: u64 = 0x0101_0101_0101_0101;
@@ -166,9 +173,7 @@ impl Columns for String {
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(TEXT);
-        out.extend_from_slice(self.as_bytes());
-        out.push(END);
+        encode_text(self, out);
     }
 
     fn feed<H: Hasher>(&self, hasher: &mut H) {
@@ -200,6 +205,52 @@ impl Columns for String {
             Column::Text(values) => values.get(row).cloned(),
             _ => None,
         }
+    }
+}
+
+/// Kept like a `String`; a text of up to 24 bytes lies in the row itself.
+impl Columns for CompactString {
+    type Lent = String;
+    type Build = Vec<String>;
+
+    fn build(rows: usize) -> Vec<String> {
+        Vec::with_capacity(rows)
+    }
+
+    fn kinds(out: &mut Vec<ColumnType>) {
+        String::kinds(out);
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_text(self, out);
+    }
+
+    fn feed<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write(self.as_bytes());
+    }
+
+    fn size(&self) -> usize {
+        self.len()
+    }
+
+    fn check(&self) -> Result<(), Unfit> {
+        check_text(self)
+    }
+
+    fn lend(&self) -> &str {
+        self
+    }
+
+    fn push(self, build: &mut Vec<String>) {
+        build.push(self.into_string());
+    }
+
+    fn finish(build: Vec<String>, out: &mut Vec<Column>) {
+        String::finish(build, out);
+    }
+
+    fn read(columns: &mut slice::Iter<'_, Column>, row: usize) -> Option<CompactString> {
+        String::read(columns, row).map(CompactString::from)
     }
 }
 

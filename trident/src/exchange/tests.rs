@@ -7,6 +7,7 @@ use tine_core::failure::{Failure, FailureKind};
 use tine_state::Column;
 
 use crate::{
+    key::CompactString,
     pipeline::{Built, Exchange, Folded, Target, Targeted},
     source::{Record, files::files},
     stage::tests::record,
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// The number of records of each `word number` line, and the sum and extremes of the numbers.
-type Numbers = KeyedStream<String, (i64, i64, i64, i64), crate::input::Transactional>;
+type Numbers = KeyedStream<CompactString, (i64, i64, i64, i64), crate::input::Transactional>;
 
 fn numbers(topology: &Topology) -> Numbers {
     topology.source(files(["a"]).text()).stage(|lines| {

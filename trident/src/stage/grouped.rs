@@ -91,14 +91,17 @@ impl<'b, T, F> Grouped<'b, T, F> {
     /// One aggregate, or several side by side: each becomes a value column. Trident's `chainedAgg`.
     ///
     /// ```
-    /// use tine_trident::stage::{Partial, Rows};
+    /// use tine_trident::{
+    ///     key::CompactString,
+    ///     stage::{Partial, Rows},
+    /// };
     ///
     /// struct Sale<'b> {
     ///     user: &'b str,
     ///     cents: i64,
     /// }
     ///
-    /// fn by_user<'b>(sales: Rows<'b, Sale<'b>>) -> Partial<String, (i64, i64)> {
+    /// fn by_user<'b>(sales: Rows<'b, Sale<'b>>) -> Partial<CompactString, (i64, i64)> {
     ///     sales.group_by(|sale| sale.user).aggregate(|sales| (sales.count(), sales.sum(|sale| sale.cents)))
     /// }
     /// ```

@@ -9,6 +9,7 @@ use tine_state::{Database, GroupSpec, Lock, Session, StateIndex, Table};
 use super::{BuildError, Topology};
 use crate::{
     input::{Policy, Text, Transactional},
+    key::CompactString,
     pipeline::Target,
     source::files::files,
     stream::{KeyedStream, Stream},
@@ -41,7 +42,7 @@ fn lines(topology: &Topology) -> Stream<Text, Transactional> {
     topology.source(files(["a.txt"]).text())
 }
 
-fn words(lines: Stream<Text, Transactional>) -> KeyedStream<String, i64, Transactional> {
+fn words(lines: Stream<Text, Transactional>) -> KeyedStream<CompactString, i64, Transactional> {
     lines.stage(|lines| lines.flat_map(|line| line.split_whitespace()).group_by(|word| word).count())
 }
 
@@ -180,7 +181,7 @@ fn a_stage_that_panics_without_rows_is_refused() {
     );
 }
 
-fn letters(words: KeyedStream<String, i64, Transactional>) -> KeyedStream<i64, i64, Transactional> {
+fn letters(words: KeyedStream<CompactString, i64, Transactional>) -> KeyedStream<i64, i64, Transactional> {
     words.stage(|words| words.group_by(|(word, _)| word.len() as u32).sum(|(_, n)| *n))
 }
 
