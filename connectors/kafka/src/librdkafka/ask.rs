@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rdkafka::consumer::Consumer;
 use tine_core::failure::Failure;
 
 use super::{
@@ -12,6 +13,9 @@ use crate::client::{Mark, Questions, Topic, bad_name, cancelled as nobody_wants,
 
 /// How long a question may take before the brokers count as away.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long is waited for who the controller is now: no longer than anybody may have to wait to be cancelled.
+const LEARN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A connection for questions, shared by all that live at a time: on a fetching handle's connection they would stand
 /// in line behind its fetches.
@@ -38,6 +42,15 @@ impl Asking {
         }
     }
 
+    /// Has librdkafka learn who the controller is now. It asks the controller what topics are, keeps the one that it
+    /// learned last, and tries that one without end; with KRaft that is any broker, also one that is away by now. An
+    /// answer that comes later than this waits counts as well.
+    fn learn_controller(&self, names: &[&str]) {
+        if let Some(name) = names.first() {
+            let _ = self.handle.consumer.fetch_metadata(Some(name), LEARN_TIMEOUT);
+        }
+    }
+
     fn failure(&self, tried: &str, error: Unanswered) -> Failure {
         match error {
             Unanswered::Cancelled => nobody_wants(),
@@ -49,8 +62,10 @@ impl Asking {
 impl Questions for Asking {
     /// One request, answered from the broker's memory.
     fn describe(&mut self, names: &[&str], cancelled: &dyn Fn() -> bool) -> Result<Vec<Option<Topic>>, Failure> {
-        let described = admin::describe(&self.handle, names, ANSWER_TIMEOUT, cancelled)
-            .map_err(|error| self.failure("say what the topics are", error))?;
+        let described = admin::describe(&self.handle, names, ANSWER_TIMEOUT, cancelled).map_err(|error| {
+            self.learn_controller(names);
+            self.failure("say what the topics are", error)
+        })?;
         described
             .into_iter()
             .map(|topic| match topic.error.as_str() {
