@@ -11,9 +11,9 @@ use tine_trident::source::Sink;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Client {
     /// tine's own, in safe Rust: record batches are parsed where they lie. TLS and SASL (PLAIN, SCRAM) are built in.
+    #[default]
     Native,
     /// librdkafka, the C library.
-    #[default]
     Rdkafka,
 }
 

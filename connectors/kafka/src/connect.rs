@@ -43,7 +43,7 @@ impl Kafka {
         self
     }
 
-    /// Which client talks to the brokers (default: [`Client::Rdkafka`]).
+    /// Which client talks to the brokers (default: [`Client::Native`]).
     #[must_use]
     pub fn client(mut self, client: Client) -> Kafka {
         self.client = client;
