@@ -73,8 +73,8 @@ pub(crate) struct Progress {
     pub(crate) consumed: usize,
 }
 
-/// Why a response cannot be decoded. After either, any number of the wanted records may have been lent, and the response
-/// is lost to this decoder: [`begin`](Decoder::begin) again.
+/// Why a response cannot be decoded. What was lent until then are the first of the wanted records, none left out; the
+/// response is lost to this decoder: [`begin`](Decoder::begin) again.
 #[derive(Debug)]
 pub(crate) enum DecodeError {
     /// The bytes are not what Kafka's format says: which batch, and what is wrong with it.
