@@ -166,16 +166,31 @@ impl Audit {
             found: snapshot.rows,
             ..Report::default()
         };
+        match self.recompute(snapshot, each, &mut report) {
+            // What is wrong with the ledger is a verdict already, and may be the reason.
+            Err(AuditError::NotPossible(why)) if !report.ledger.is_empty() => {
+                report.ledger.push(format!("rows were not compared: {why}"));
+            }
+            done => done?,
+        }
+        Ok(report)
+    }
+
+    fn recompute(
+        &mut self,
+        snapshot: Snapshot,
+        each: impl Fn(&Record<'_>, &mut Emit),
+        report: &mut Report,
+    ) -> Result<(), AuditError> {
         if snapshot.ledger.reaches.is_none() {
-            return Ok(report);
+            return Ok(());
         }
         let log = Log::open(&self.brokers, &self.settings)?;
-        let pieces = self.pieces(&log, &snapshot.ledger, &mut report)?;
+        let pieces = self.pieces(&log, &snapshot.ledger, report)?;
         report.pieces = pieces.iter().map(Piece::to_string).collect();
-        let totals = self.recount(&log, &pieces, snapshot.keys, each, &mut report)?;
+        let totals = self.recount(&log, &pieces, snapshot.keys, each, report)?;
         report.found = 0;
-        report.compare(totals.finish()?, snapshot.run, self.rows)?;
-        Ok(report)
+        report.compare(totals.finish()?, snapshot.run, self.rows)
     }
 
     /// Ledger and table at one moment. The snapshot ends with this function.

@@ -141,7 +141,10 @@ impl fmt::Display for Report {
         if *left_out > 0 {
             write!(f, ", {left_out} of them left out")?;
         }
-        writeln!(f, "; {found} rows, {expected} expected")?;
+        match self.compared {
+            true => writeln!(f, "; {found} rows, {expected} expected")?,
+            false => writeln!(f)?,
+        }
         match (self.is_exact(), self.compared) {
             (true, _) => write!(f, "exact"),
             (false, true) => write!(
@@ -150,7 +153,11 @@ impl fmt::Display for Report {
                 self.differing(),
                 self.ledger.len()
             ),
-            (false, false) => write!(f, "NOT exact: the ledger does not say up to where the table should be"),
+            (false, false) => write!(
+                f,
+                "NOT exact: {} findings in the ledger; rows were not compared, for it does not say up to where",
+                self.ledger.len()
+            ),
         }
     }
 }
