@@ -102,8 +102,7 @@ async fn count(args: &Args, shutdown: Shutdown) -> anyhow::Result<()> {
 
     let commit_interval = Duration::from_millis(args.batch_ms);
     let meter = Meter::default().into_callback(|rate| eprintln!("{rate}"));
-    let mut options =
-        Options { until_end: true, commit_interval, on_progress: Some(meter), ..Options::default() };
+    let mut options = Options { until_end: true, commit_interval, on_progress: Some(meter), ..Options::default() };
     if let Some(mark) = args.stand_still {
         options.on_phase = Some(crash::stand_still_at(mark));
     }
