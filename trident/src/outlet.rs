@@ -8,7 +8,7 @@
 //! Whoever may send rows to a task sends it `Rows* End` in every attempt of every transaction, rows or not: a receiver counts
 //! the ends ([`BatchTracker`](crate::tracker::BatchTracker)).
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use tine_core::{
     id::{Attempt, TxId},
@@ -17,7 +17,7 @@ use tine_core::{
 
 use crate::{
     message::{Batches, Message},
-    pipeline::{Target, Targeted},
+    pipeline::{Rows, Target, Targeted},
 };
 
 /// The stream on which rows and ends go to the committers.
@@ -43,6 +43,28 @@ impl Outlet {
         Outlet { committers, owners, ranges: (0..stages).collect() }
     }
 
+    /// Parts rows among the tasks that they go to, so that handing them over costs nothing per row: for drivers, whose
+    /// threads have the time for it.
+    pub fn part(&self, rows: Targeted) -> Targeted {
+        let part = |(target, rows): (Target, Box<dyn Rows>)| {
+            let (stream, owner) = self.way(target);
+            (target, Box::new(Parted(rows.split(owner, self.tasks(stream)))) as Box<dyn Rows>)
+        };
+        rows.into_iter().map(part).collect()
+    }
+
+    /// The stream to a target, and whose its shards are.
+    fn way(&self, target: Target) -> (usize, &[usize]) {
+        match target {
+            Target::State(state) => (TO_COMMITTERS, &self.owners[usize::from(state.0)]),
+            Target::Exchange(_) => (TO_STAGES, &self.ranges),
+        }
+    }
+
+    fn tasks(&self, stream: usize) -> usize {
+        if stream == TO_COMMITTERS { self.committers } else { self.ranges.len() }
+    }
+
     /// Emits rows and ends, anchored to a tuple that the caller settles afterwards.
     pub(crate) fn hand_over<C>(
         &self,
@@ -51,13 +73,10 @@ impl Outlet {
         rows: Targeted,
         out: &mut Output<Batches, C>,
     ) {
-        let mut sent = [vec![(0_u64, 0_u64); self.committers], vec![(0, 0); self.ranges.len()]];
+        let mut sent = [TO_COMMITTERS, TO_STAGES].map(|stream| vec![(0_u64, 0_u64); self.tasks(stream)]);
         for (target, rows) in rows {
-            let (stream, owner) = match target {
-                Target::State(state) => (TO_COMMITTERS, &self.owners[usize::from(state.0)]),
-                Target::Exchange(_) => (TO_STAGES, &self.ranges),
-            };
-            let parts = rows.split(owner, sent[stream].len());
+            let (stream, owner) = self.way(target);
+            let parts = rows.split(owner, self.tasks(stream));
             for (task, part) in parts.into_iter().enumerate().filter(|(_, part)| part.count() > 0) {
                 let (chunks, count) = &mut sent[stream][task];
                 *count += part.count() as u64;
@@ -71,5 +90,28 @@ impl Outlet {
                 out.emit_direct(stream, task, token, Message::End { attempt, txid, chunks, rows });
             }
         }
+    }
+}
+
+/// Rows that are parted already, one chunk per task.
+#[derive(Clone, Debug)]
+struct Parted(Vec<Box<dyn Rows>>);
+
+impl Rows for Parted {
+    fn count(&self) -> usize {
+        self.0.iter().map(|part| part.count()).sum()
+    }
+
+    fn split(self: Box<Self>, _: &[usize], tasks: usize) -> Vec<Box<dyn Rows>> {
+        assert_eq!(self.0.len(), tasks, "rows are parted for the tasks that they are handed to");
+        self.0
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Rows> {
+        Box::new(self.clone())
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
     }
 }

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use crate::{
     emitter::{EmitterReply, ReadCall, ReadReply},
     message::Batches,
+    outlet::Outlet,
     pipeline::{BatchRows, Built, Pipeline},
     source::{PartitionRange, Reader, Record, Sink, SourceIndex},
     stage::panic_text,
@@ -44,12 +45,13 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn start(built: Arc<Built>, index: usize) -> Reading {
+    pub(super) fn start(built: Arc<Built>, outlet: Outlet, index: usize) -> Reading {
         let (jobs, waiting) = sync_channel(WAITING);
         let newest = Arc::new(AtomicU64::new(0));
         let seen = newest.clone();
-        let spawned =
-            thread::Builder::new().name(format!("tine-emitter-{index}")).spawn(move || work(&built, &waiting, &seen));
+        let spawned = thread::Builder::new()
+            .name(format!("tine-emitter-{index}"))
+            .spawn(move || work(&built, &outlet, &waiting, &seen));
         if let Err(error) = spawned {
             tracing::error!("cannot start the thread of emitter {index}: {error}");
         }
@@ -80,7 +82,7 @@ impl Perform<Batches, ReadCall, EmitterReply> for Reading {
     }
 }
 
-fn work(built: &Built, waiting: &Receiver<(u64, ReadCall, Inbox)>, newest: &AtomicU64) {
+fn work(built: &Built, outlet: &Outlet, waiting: &Receiver<(u64, ReadCall, Inbox)>, newest: &AtomicU64) {
     let mut sides: Vec<Side> =
         built.sources.iter().map(|source| Side { reader: None, pipeline: (source.pipeline)() }).collect();
     while let Ok((count, call, inbox)) = waiting.recv() {
@@ -94,7 +96,10 @@ fn work(built: &Built, waiting: &Receiver<(u64, ReadCall, Inbox)>, newest: &Atom
             }
         };
         let talk = Talk { cancelled: &cancelled, alive: &alive };
-        let read = catch_unwind(AssertUnwindSafe(|| read_all(built, &mut sides, &call.ranges, talk)));
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            let done = read_all(built, &mut sides, &call.ranges, talk)?;
+            Ok(BatchRows { rows: outlet.part(done.rows), ..done })
+        }));
         let result = read.unwrap_or_else(|panic| {
             sides = built.sources.iter().map(|source| Side { reader: None, pipeline: (source.pipeline)() }).collect();
             Err(bug("a reader", &*panic))

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use super::reading::{SIGN_OF_LIFE_EVERY, WAITING, bug};
 use crate::{
     message::Batches,
+    outlet::Outlet,
     pipeline::{Built, Exchange, GoOn, Targeted},
     stage_bolt::{StageCall, StageParts, StageReply},
 };
@@ -38,12 +39,12 @@ pub(super) struct Staging {
 
 impl Staging {
     /// Starts the thread of one stage task of a level.
-    pub(super) fn start(built: Arc<Built>, level: usize, index: usize) -> Staging {
+    pub(super) fn start(built: Arc<Built>, outlet: Outlet, (level, index): (usize, usize)) -> Staging {
         let (jobs, waiting) = sync_channel(WAITING);
         let newest = Arc::new(AtomicU64::new(0));
         let seen = newest.clone();
         let name = format!("tine-stage-{level}-{index}");
-        if let Err(error) = thread::Builder::new().name(name).spawn(move || work(&built, &waiting, &seen)) {
+        if let Err(error) = thread::Builder::new().name(name).spawn(move || work(&built, &outlet, &waiting, &seen)) {
             tracing::error!("cannot start the thread of stage task {index} of level {level}: {error}");
         }
         Staging { jobs, attempt: Attempt::NONE, newest }
@@ -73,7 +74,7 @@ impl Perform<Batches, StageCall, StageReply> for Staging {
     }
 }
 
-fn work(built: &Built, waiting: &Receiver<(u64, StageCall, Inbox)>, newest: &AtomicU64) {
+fn work(built: &Built, outlet: &Outlet, waiting: &Receiver<(u64, StageCall, Inbox)>, newest: &AtomicU64) {
     let exchanges = || built.exchanges.iter().map(|exchange| (exchange.exchange)()).collect::<Vec<_>>();
     let mut mine = exchanges();
     while let Ok((count, StageCall { attempt, txid, parts }, inbox)) = waiting.recv() {
@@ -89,7 +90,7 @@ fn work(built: &Built, waiting: &Receiver<(u64, StageCall, Inbox)>, newest: &Ato
                 false => Err(Failure::new(FailureKind::Superseded, "a newer attempt has begun")),
             }
         };
-        let ran = catch_unwind(AssertUnwindSafe(|| run_all(&mut mine, parts, &go_on)));
+        let ran = catch_unwind(AssertUnwindSafe(|| run_all(&mut mine, parts, &go_on).map(|rows| outlet.part(rows))));
         let result = ran.unwrap_or_else(|panic| {
             mine = exchanges();
             Err(bug("an exchange", &*panic))
