@@ -80,13 +80,9 @@ impl Raise {
     }
 
     fn on_rows(&mut self, rows: &[LedgerRow]) -> Step<RaiseOutcome> {
-        let listed = &self.group.as_ref().expect("the group's row was locked before the ledger rows").shards;
-        let missing = listed.iter().filter(|at| !rows.iter().any(|row| row.at == **at)).count();
-        if missing > 0 && !mutant::on(Mutant::MissingRowIsNew) {
-            return self.roll_back(RaiseOutcome::Failed(Failure::fatal(format!(
-                "{missing} of {} ledger rows are missing: a state that existed is not a new state; restore the rows from a backup",
-                listed.len()
-            ))));
+        let group = self.group.as_ref().expect("the group's row was locked before the ledger rows");
+        if let Some(failure) = missing_rows(group, rows) {
+            return self.roll_back(RaiseOutcome::Failed(failure));
         }
         match rows.iter().find(|row| !self.may_raise_over(row.fence)) {
             Some(row) => self.roll_back(RaiseOutcome::Missed(row.fence)),
@@ -103,11 +99,25 @@ impl Raise {
     }
 
     fn on_snapshot(&self, snapshot: Box<Snapshot>) -> Step<RaiseOutcome> {
-        Step::Done(match snapshot.group.fence == self.attempt {
-            true => RaiseOutcome::Raised(snapshot),
-            false => RaiseOutcome::Missed(snapshot.group.fence),
+        // What was locked is not what is read now: a row may have been lost in between.
+        let missing = missing_rows(&snapshot.group, &snapshot.rows);
+        Step::Done(match (snapshot.group.fence == self.attempt, missing) {
+            (false, _) => RaiseOutcome::Missed(snapshot.group.fence),
+            (true, Some(failure)) => RaiseOutcome::Failed(failure),
+            (true, None) => RaiseOutcome::Raised(snapshot),
         })
     }
+}
+
+/// Ledger rows that the group's row lists and that are not there: what existed is not new.
+fn missing_rows(group: &GroupRow, rows: &[LedgerRow]) -> Option<Failure> {
+    let missing = group.shards.iter().filter(|at| !rows.iter().any(|row| row.at == **at)).count();
+    (missing > 0 && !mutant::on(Mutant::MissingRowIsNew)).then(|| {
+        Failure::fatal(format!(
+            "{missing} of {} ledger rows are missing: a state that existed is not a new state; restore the rows from a backup",
+            group.shards.len()
+        ))
+    })
 }
 
 impl Procedure for Raise {
@@ -117,7 +127,8 @@ impl Procedure for Raise {
         let at_an_abort = self.attempt.generation > Generation(1);
         if mutant::on(Mutant::FenceRaisedAfterRead)
             || mutant::on(Mutant::OutcomeSettledByRead)
-            || (mutant::on(Mutant::NoRaiseAtAbort) && at_an_abort) {
+            || (mutant::on(Mutant::NoRaiseAtAbort) && at_an_abort)
+        {
             self.phase = Phase::ReadFirst;
             return Statement::Read;
         }
