@@ -281,8 +281,12 @@ async fn k5_a_topic_that_was_made_anew_is_refused() {
 async fn wrong_flags_are_named() {
     let Some(scene) = Scene::new("flags").await.unwrap() else { return };
     let (job, database) = (scene.job(), address_of(&scene.database).to_owned());
-    let usage: [(&'static str, &str); 4] =
-        [("--count", "lines"), ("--commit-interval-ms", "soon"), ("--on-invalid", "ignore"), ("--start-timeout-s", "x")];
+    let usage: [(&'static str, &str); 4] = [
+        ("--count", "lines"),
+        ("--commit-interval-ms", "soon"),
+        ("--on-invalid", "ignore"),
+        ("--start-timeout-s", "x"),
+    ];
     for (name, value) in usage {
         refuses(job.clone().with(name, value).program().unwrap(), 2, DEADLINE, &[name, value]);
     }
