@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,9 @@ use crate::workload::{Job, PARTITIONS};
 
 /// What it measures, for `list` and `--help`.
 pub(crate) const ABOUT: &str = "from production to visible in SQL, under a paced load and on an idle stream";
+
+/// Records that the eye has not taken note of yet: it does so at every look, which are far less than a second apart.
+const PRODUCED_MAX: usize = 1 << 18;
 
 /// Between two looks at the table.
 const LOOK_EVERY: Duration = Duration::from_micros(300);
@@ -233,7 +236,7 @@ fn phase(
     warm_up: Duration,
 ) -> Result<(Feeder, Eye, Histogram<u64>)> {
     let stop = Arc::new(AtomicBool::new(false));
-    let (produced, arrived) = channel();
+    let (produced, arrived) = sync_channel(PRODUCED_MAX);
     let counted_from = Instant::now() + warm_up;
     let stopped = stop.clone();
     let producing = thread::spawn(move || {
