@@ -58,6 +58,10 @@ impl SqliteSession {
     }
 
     async fn begin(&mut self, promised: Option<Location>) -> Result<Reply, Failure> {
+        if std::mem::take(&mut self.in_transaction) {
+            // Whatever comes of this one, the one before is over; closing its connection rolls it back.
+            self.open = None;
+        }
         let here = Location::default();
         if let Some(promised) = promised.filter(|promised| !here.includes(promised)) {
             return Err(Failure::new(
