@@ -185,14 +185,22 @@ impl Reader for SimSource {
 impl Log {
     /// The records of a planned partition, if it is still the one that was planned.
     fn check(&self, range: &PartitionRange) -> Result<Arc<[Stored]>, Failure> {
-        let gone = |what: &str| Failure::fatal(format!("{} {}..{}: {what}", range.partition, range.from, range.to));
-        let found = self.partitions.iter().find(|partition| partition.name == range.partition && partition.exists);
-        let partition = found.ok_or_else(|| gone("the partition is gone"))?;
-        if partition.incarnation != range.incarnation && !mutant::on(Mutant::RecreatedTopicReadOn) {
-            return Err(gone("the topic was deleted and made again"));
+        let PartitionRange { partition: name, from, to, .. } = range;
+        if from > to {
+            return Err(Failure::fatal(format!("{name} {from}..{to} is not a range")));
         }
-        if range.from < partition.low && range.from < range.to {
-            return Err(gone("retention deleted records before they were read"));
+        let found = self.partitions.iter().find(|partition| partition.name == *name && partition.exists);
+        // That proves nothing: whoever is asked may lag.
+        let partition = found.ok_or_else(|| Failure::transient(format!("partition {name} is not known here")))?;
+        if partition.incarnation != range.incarnation && !mutant::on(Mutant::RecreatedTopicReadOn) {
+            return Err(Failure::fatal(format!("{name} {from}..{to}: the topic was deleted and made again")));
+        }
+        let gone = |what: String| Failure::fatal(format!("records are gone: {name} {from}..{to}: {what}"));
+        if *from < partition.low && from < to {
+            return Err(gone(format!("retention deleted those below {} before they were read", partition.low)));
+        }
+        if *to > partition.end && from < to {
+            return Err(gone(format!("the partition ends at {}", partition.end)));
         }
         Ok(partition.records.clone())
     }

@@ -8,15 +8,15 @@ use crate::sql::{Answer, BackendId, Owner, Sql, table::Cells};
 /// What a statement came to.
 pub type Answered = Result<Reply, Failure>;
 
-/// The database with one group in it, and the connections of its clients.
-#[derive(Debug)]
+/// The database with one group in it, and the connections of its clients. A clone is another world.
+#[derive(Clone, Debug)]
 pub struct FakeSql {
     sql: Sql,
     clients: Vec<Client>,
 }
 
 /// A client's side of a connection, as [`Session`](tine_state::Session) asks for it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Client {
     /// Its connection; the server may have ended it since.
     backend: Option<BackendId>,
@@ -50,7 +50,10 @@ impl FakeSql {
             Some(backend) if alive(&backend) => backend,
             _ if begins => self.connect(client),
             _ if matches!(statement, Statement::Rollback) => return Some(Ok(Reply::Done)),
-            Some(_) => return Some(self.lost(client)),
+            Some(_) => {
+                let lost = self.lost(client);
+                return Some(self.sql.check(statement).map_or_else(Err, |()| lost));
+            }
             None => return Some(Err(Failure::transient("no transaction is open: its connection was lost"))),
         };
         match self.sql.execute(backend, statement) {
@@ -122,10 +125,25 @@ impl FakeSql {
         self.clients[client].waits
     }
 
-    /// The clients that hold locks which this one does not.
-    pub fn holders(&self, client: usize) -> Vec<usize> {
-        let holders = self.clients[client].backend.map(|backend| self.sql.holders(backend)).unwrap_or_default();
-        holders.into_iter().filter_map(|backend| self.client_of(backend)).collect()
+    /// How many statements wait for a lock, those of clients that are gone included.
+    pub fn waiting(&self) -> usize {
+        self.sql.backends.keys().filter(|backend| self.sql.waits(**backend)).count()
+    }
+
+    /// Whether a client has a connection.
+    pub fn connected(&self, client: usize) -> bool {
+        self.clients[client].backend.is_some_and(|backend| self.sql.backends.contains_key(&backend))
+    }
+
+    /// How many connections there are, those of clients that are gone included.
+    pub fn connections(&self) -> usize {
+        self.sql.backends.len()
+    }
+
+    /// Whether a client's transaction is open.
+    pub fn in_transaction(&self, client: usize) -> bool {
+        let backend = self.clients[client].backend.and_then(|backend| self.sql.backends.get(&backend));
+        backend.is_some_and(|backend| backend.tx.is_some())
     }
 
     /// A row that somebody else had put into a state's table.

@@ -21,7 +21,7 @@ pub(crate) struct Owner {
 }
 
 /// A connection as the server sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Backend {
     pub(crate) owner: Owner,
     pub(crate) tx: Option<Tx>,
@@ -35,7 +35,7 @@ pub(crate) struct Backend {
 pub(crate) type Moved = (Attempt, TxId, Hash128, Hash128);
 
 /// An open transaction: what it would write.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tx {
     /// Whether it is a raise, which may end other backends.
     pub(crate) is_raise: bool,

@@ -11,7 +11,7 @@ use tine_state::{LedgerRow, TransactionRow};
 use super::{BackendId, Sql, table::Change};
 
 /// A committed transaction: what was there before.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Committed {
     /// Ledger rows that moved: their place and what they were.
     pub(crate) moved: Vec<(usize, LedgerRow)>,

@@ -4,6 +4,9 @@
 //! notices; a statement that is on its way executes whether or not its client still lives; a compare-and-set passes over
 //! rows that do not match what is *committed*, at once, even while another backend holds a change of them; and the
 //! database may lose the tail of its history. READ COMMITTED throughout.
+//!
+//! A transaction holds what the procedures make of one: reads, then one compare-and-set, one fence and one plan at most.
+//! What it wrote is seen by others at its commit, and never by itself.
 
 mod backend;
 mod commit;
@@ -17,7 +20,7 @@ use tine_core::{
     mutant::{self, Mutant},
 };
 use tine_state::{
-    Advance, GroupRow, GroupSpec, LedgerRow, Location, Reply, ShardRef, Snapshot, Statement, TransactionRow,
+    Advance, GroupRow, GroupSpec, LedgerRow, Location, Reply, ShardRef, Snapshot, StateIndex, Statement, TransactionRow,
 };
 
 use self::table::SimTable;
@@ -36,7 +39,7 @@ pub(crate) enum Answer {
 }
 
 /// The database with one group in it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sql {
     pub(crate) group: GroupRow,
     pub(crate) rows: Vec<LedgerRow>,
@@ -120,9 +123,16 @@ impl Sql {
 
     /// `None`: it has to wait.
     fn try_execute(&mut self, id: BackendId, statement: &Statement) -> Result<Option<Reply>, Failure> {
+        if self.transaction(id).is_some() {
+            self.check(statement)?;
+        }
         match statement {
             Statement::Begin(promised) => self.begin(id, *promised).map(Some),
-            Statement::Read => Ok(Some(Reply::Snapshot(Box::new(self.snapshot())))),
+            Statement::Read => {
+                // A session reads in a transaction of its own.
+                self.roll_back(id);
+                Ok(Some(Reply::Snapshot(Box::new(self.snapshot()))))
+            }
             Statement::Rollback => {
                 self.roll_back(id);
                 Ok(Some(Reply::Done))
@@ -131,11 +141,15 @@ impl Sql {
             Statement::LockGroup => Ok(self.lock_group(id).then(|| Reply::Group(Some(self.group.clone())))),
             Statement::LockRows(shards) => Ok(self.lock_rows(id, shards.as_deref())),
             Statement::Load(state, rows) => {
+                table::storable(&rows.keys)?;
                 let (present, values) = self.tables[usize::from(state.0)].load(rows);
                 Ok(Some(Reply::Loaded { present, values }))
             }
             Statement::Advance(advance) => self.advance(id, advance),
-            Statement::WriteFence(fence) => Ok(Some(self.write_fence(id, *fence))),
+            Statement::WriteFence(fence) => {
+                let locked = (0..self.rows.len()).all(|index| self.lock_row(id, index)) && self.lock_group(id);
+                Ok(locked.then(|| self.write_fence(id, *fence)))
+            }
             Statement::WritePlan(row) => {
                 if let Some(tx) = self.transaction(id) {
                     tx.plan = Some(row.clone());
@@ -172,6 +186,24 @@ impl Sql {
             rows: self.rows.clone(),
             transactions: self.plans.range(low..).map(|(_, row)| (**row).clone()).collect(),
             location: self.location,
+        }
+    }
+
+    /// A client refuses by itself what names a state that the group does not have.
+    pub(crate) fn check(&self, statement: &Statement) -> Result<(), Failure> {
+        let unknown = |state: &StateIndex| usize::from(state.0) >= self.tables.len();
+        let found = match statement {
+            Statement::LockRows(Some(shards)) => shards.iter().map(|at| at.state).find(unknown),
+            Statement::Load(state, _) => Some(*state).filter(unknown),
+            Statement::Advance(advance) => {
+                let tables = advance.tables.iter().map(|(state, _)| *state);
+                advance.shards.iter().map(|at| at.state).chain(tables).find(unknown)
+            }
+            _ => None,
+        };
+        match found {
+            Some(state) => Err(Failure::fatal(format!("the group has no state of number {}", state.0))),
+            None => Ok(()),
         }
     }
 
@@ -214,6 +246,10 @@ impl Sql {
     /// Compare-and-set. Which rows it goes for is decided by what is committed when it begins; those that another
     /// backend holds are waited for and then judged again.
     fn advance(&mut self, id: BackendId, advance: &Advance) -> Result<Option<Reply>, Failure> {
+        for (_, rows) in &advance.tables {
+            table::storable(&rows.keys)?;
+            table::storable(&rows.values)?;
+        }
         let known = self.transaction(id).and_then(|tx| tx.candidates.clone());
         let candidates = known.unwrap_or_else(|| {
             let indexes = advance.shards.iter().filter_map(|at| self.index_of(*at));

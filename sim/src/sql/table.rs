@@ -91,7 +91,7 @@ fn merged(merge: Merge, stored: &Cell, new: &Cell, rows: &TableRows, row: usize)
         (Merge::Add, Cell::BigInt(stored), Cell::BigInt(new)) => {
             let sum = stored.checked_add(*new).ok_or_else(|| {
                 let key = rows.show_key(row);
-                Failure::fatal(format!("the sum for key {key} no longer fits: {stored} + {new} (SQLSTATE 22003)"))
+                Failure::fatal(format!("counter overflow at key {key}: {stored} + {new} does not fit (SQLSTATE 22003)"))
             })?;
             Cell::BigInt(sum)
         }
@@ -99,6 +99,15 @@ fn merged(merge: Merge, stored: &Cell, new: &Cell, rows: &TableRows, row: usize)
         (Merge::Max, stored, new) => stored.max(new).clone(),
         (_, _, new) => new.clone(),
     })
+}
+
+/// Whether columns hold only what Postgres can store.
+pub(crate) fn storable(columns: &[Column]) -> Result<(), Failure> {
+    let nul = |column: &Column| matches!(column, Column::Text(values) if values.iter().any(|text| text.contains('\0')));
+    match columns.iter().any(nul) {
+        true => Err(Failure::poison("a text with NUL does not fit its column (SQLSTATE 22021)")),
+        false => Ok(()),
+    }
 }
 
 /// One row of some columns.

@@ -1,9 +1,13 @@
 //! Runs random scripts on a fake and its service, and says what the first difference is.
 
 use std::{
+    cell::Cell,
     fmt::{Debug, Write},
     future::Future,
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,7 +19,10 @@ use tine_core::failure::Failure;
 use tokio::runtime::Runtime;
 
 /// Waiting for something that must come.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a failing script is made shorter.
+const SHRINKING_MS: u32 = 90_000;
 
 /// The clients of the services run here.
 pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -77,7 +84,7 @@ fn essence(words: &[&'static str], message: &str) -> Vec<&'static str> {
     words.iter().filter(|word| message.contains(**word)).copied().collect()
 }
 
-/// Runs `cases` random scripts in several threads; the shortest one that fails is printed with both answers, and its seed
+/// Runs `cases` random scripts (or `PROPTEST_CASES`, if that is set) in several threads; the shortest one that fails is printed with both answers, and its seed
 /// is kept beside `source` for all later runs.
 pub(crate) fn scripts<S>(
     source: &'static str,
@@ -88,16 +95,33 @@ pub(crate) fn scripts<S>(
 ) where
     S: Strategy<Value: Send>,
 {
+    let failing = AtomicBool::new(false);
+    let asked: Option<u32> = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     std::thread::scope(|scope| {
         let lane = || {
             let config = Config {
-                cases: cases.div_ceil(lanes),
-                max_shrink_iters: 500,
+                cases: asked.unwrap_or(cases).div_ceil(lanes),
+                max_shrink_iters: u32::MAX - 1,
+                max_shrink_time: SHRINKING_MS,
                 source_file: Some(source),
                 failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
                 ..Config::default()
             };
-            TestRunner::new(config).run(&strategy(), |script| run(&script).map_err(TestCaseError::fail))
+            let fails = Cell::new(false);
+            TestRunner::new(config).run(&strategy(), |script| {
+                // When one lane has found something the others need not look any more.
+                if failing.load(Ordering::Relaxed) && !fails.get() {
+                    return Ok(());
+                }
+                let result = run(&script);
+                if let Err(reason) = &result
+                    && !fails.replace(true)
+                {
+                    failing.store(true, Ordering::Relaxed);
+                    tine_tests::report(format_args!("{}\n(shrinking)", last_lines(reason)));
+                }
+                result.map_err(TestCaseError::fail)
+            })
         };
         let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
         let failed = lanes.into_iter().filter_map(|lane| lane.join().expect("no lane panics").err()).next();
@@ -107,6 +131,12 @@ pub(crate) fn scripts<S>(
             None => {}
         }
     });
+}
+
+/// How a transcript ends.
+fn last_lines(reason: &str) -> String {
+    let lines: Vec<&str> = reason.lines().collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
 }
 
 /// What must come in time.

@@ -95,7 +95,7 @@ fn the_fake_of_coordination_answers_as_zookeeper_does() {
     let Some(server) = shared::zookeeper() else { return };
     let client = RUNTIME.block_on(async { Client::connect(&server).await.unwrap() });
     let script = || prop::collection::vec(op(), 30..60);
-    scripts(file!(), 4, 320, script, |script| {
+    scripts(file!(), 8, 320, script, |script| {
         RUNTIME.block_on(async {
             let mut scene = Scene::new(&server, client.clone());
             for op in script {

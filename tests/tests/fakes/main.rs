@@ -8,3 +8,6 @@
 
 mod agree;
 mod coordination;
+mod files;
+mod source;
+mod sql;
