@@ -46,12 +46,12 @@ pub(crate) enum End {
     Read,
 }
 
-/// What is wrong with a statement that fails.
+/// Which statement names a state that nobody knows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wrong {
-    LockOfUnknownState,
-    LoadOfUnknownState,
-    AdvanceOfUnknownState,
+    Lock,
+    Load,
+    Advance,
 }
 
 /// What a session is to do.
@@ -135,11 +135,7 @@ pub(crate) fn stray_commit() -> Task {
 
 /// A task of a group whose plans are prepared, or are committed with the data.
 pub(crate) fn task(whole: bool) -> impl Strategy<Value = Task> {
-    let wrong = prop_oneof![
-        Just(Wrong::LockOfUnknownState),
-        Just(Wrong::LoadOfUnknownState),
-        Just(Wrong::AdvanceOfUnknownState)
-    ];
+    let wrong = prop_oneof![Just(Wrong::Lock), Just(Wrong::Load), Just(Wrong::Advance)];
     let both = prop_oneof![
         8 => order().prop_map(Task::Commit),
         4 => raiser().prop_map(Task::Raise),
@@ -273,11 +269,9 @@ impl Ground<'_> {
         let (advance, _) = self.advance(&self.plain());
         let Statement::Advance(plain) = advance else { unreachable!("it is one") };
         match wrong {
-            Wrong::LockOfUnknownState => Statement::LockRows(Some([nobody].into())),
-            Wrong::LoadOfUnknownState => Statement::Load(StateIndex(9), plain.tables[0].1.clone()),
-            Wrong::AdvanceOfUnknownState => {
-                Statement::Advance(Arc::new(Advance { shards: [nobody].into(), ..(*plain).clone() }))
-            }
+            Wrong::Lock => Statement::LockRows(Some([nobody].into())),
+            Wrong::Load => Statement::Load(StateIndex(9), plain.tables[0].1.clone()),
+            Wrong::Advance => Statement::Advance(Arc::new(Advance { shards: [nobody].into(), ..(*plain).clone() })),
         }
     }
 

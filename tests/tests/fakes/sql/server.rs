@@ -32,7 +32,7 @@ macro_rules! read {
 /// A database under test.
 pub(crate) enum Server {
     /// With a connection of the test's own.
-    Postgres(Postgres, Box<PgConnection>),
+    Postgres(Box<Postgres>, Box<PgConnection>),
     /// A file, with a connection of the test's own.
     Sqlite(Sqlite, Box<SqliteConnection>),
 }
@@ -50,7 +50,7 @@ impl Server {
     pub(crate) async fn postgres() -> Option<Server> {
         let url = shared::postgres_database("fakes").await.unwrap()?;
         let connection = PgConnection::connect(&url).await.unwrap();
-        Some(Server::Postgres(Postgres::connect(&url).unwrap(), Box::new(connection)))
+        Some(Server::Postgres(Box::new(Postgres::connect(&url).unwrap()), Box::new(connection)))
     }
 
     /// A new file.
@@ -66,7 +66,7 @@ impl Server {
 
     pub(crate) fn database(&self) -> Arc<dyn Database> {
         match self {
-            Server::Postgres(postgres, _) => Arc::new(postgres.clone()),
+            Server::Postgres(postgres, _) => Arc::new(Postgres::clone(postgres)),
             Server::Sqlite(sqlite, _) => Arc::new(sqlite.clone()),
         }
     }
