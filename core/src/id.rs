@@ -113,6 +113,26 @@ impl fmt::Display for TaskId {
     }
 }
 
+/// One process of a topology, from its registration to its end: random, so that a process that comes back is another worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WorkerId(pub u64);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {:016x}", self.0)
+    }
+}
+
+/// Which assignment of tasks to workers something belongs to: unique, compared for equality alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Era(pub u64);
+
+impl fmt::Display for Era {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "era {:016x}", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,8 @@
 //! [`runtime`] performs that with tokio; the simulator performs it in virtual time.
 //!
 //! Read in this order: [`id`] and [`failure`] (the vocabulary), [`tuple`], [`task`], [`acker`], then [`runtime`].
-//! [`coordination`] is the contract for leadership; [`hash`] and [`codec`] are the durable encodings.
+//! [`coordination`] is the contract for leadership, [`transport`] the one for tuples between processes; [`hash`] and
+//! [`codec`] are the durable encodings.
 
 pub mod acker;
 pub mod codec;
@@ -16,4 +17,5 @@ pub mod id;
 pub mod mutant;
 pub mod runtime;
 pub mod task;
+pub mod transport;
 pub mod tuple;
