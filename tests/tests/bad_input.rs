@@ -16,7 +16,7 @@ use tine_tests::{eventually, report};
 const DEADLINE: Duration = Duration::from_secs(90);
 /// The start timeout that is given where nothing answers, and how long such a start may then take.
 const START_TIMEOUT_S: &str = "3";
-const GIVES_UP: Duration = Duration::from_secs(25);
+const GIVES_UP: Duration = Duration::from_secs(60);
 
 /// Runs a program that must refuse: it ends by itself with this exit code and one error, which holds all of `words`.
 fn refuses(program: Program, code: i32, deadline: Duration, words: &[&str]) -> String {

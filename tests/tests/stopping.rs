@@ -11,8 +11,8 @@ use tine_tests::services::shared;
 
 /// A machine that compiles at the same time is slow.
 const DEADLINE: Duration = Duration::from_secs(90);
-/// How long a clean stop may take.
-const STOPS_WITHIN: Duration = Duration::from_secs(15);
+/// How long a clean stop may take where others compile.
+const STOPS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Stops a job under load with both signals, again and again.
 async fn stopped_under_load(scene: &Scene, job: &Job) {

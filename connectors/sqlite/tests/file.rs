@@ -6,8 +6,10 @@ mod common;
 use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
+    pin::Pin,
     process::{Child, Command, Stdio},
     sync::Arc,
+    task::Poll,
 };
 
 use common::*;
@@ -84,8 +86,8 @@ async fn one_lock_whatever_name_the_file_is_opened_by() {
     assert!(Sqlite::open(&link).try_lock("words").await.unwrap().is_none());
 }
 
-fn advance(group: &tine_state::GroupSpec) -> Statement {
-    let order = order(group, 1, words(&[("a", 1)]));
+fn advance(group: &tine_state::GroupSpec, txid: u64) -> Statement {
+    let order = order(group, txid, words(&[("a", 1)]));
     Statement::Advance(Arc::new(Advance {
         attempt: order.attempt,
         txid: order.txid,
@@ -103,7 +105,7 @@ async fn a_process_killed_inside_a_transaction_leaves_nothing() {
     if let Some(path) = std::env::var_os(CHILD) {
         let mut session = Sqlite::open(path).session(&group).await.unwrap();
         session.execute(&Statement::Begin(None)).await.unwrap();
-        session.execute(&advance(&group)).await.unwrap();
+        session.execute(&advance(&group, 1)).await.unwrap();
         return wait_to_be_killed();
     }
     let directory = tempfile::tempdir().unwrap();
@@ -118,23 +120,51 @@ async fn a_process_killed_inside_a_transaction_leaves_nothing() {
     assert_eq!(number(&path, "SELECT n FROM word_counts WHERE word = 'a'").await, 5);
 }
 
+/// Gives an execution up when it has waited so many times; `false` when it was over before. How often one waits is up to
+/// SQLite's thread, so that a test tries every number there is.
+async fn gives_up_at(wait: usize, mut execution: impl Future + Unpin) -> bool {
+    let mut waits = 0;
+    std::future::poll_fn(|context| {
+        if Pin::new(&mut execution).poll(context).is_ready() {
+            return Poll::Ready(false);
+        }
+        waits += 1;
+        if waits == wait { Poll::Ready(true) } else { Poll::Pending }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_statement_given_up_half_way_leaves_a_session_that_works() {
+    /// A statement may be over at its first poll, but not each time.
+    const TRIES: usize = 10_000;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.db");
     let group = words_group("words");
     let mut session = started(&Sqlite::open(&path), &group).await;
-    for give_up in [Statement::Begin(None), advance(&group), Statement::Read] {
-        if !matches!(give_up, Statement::Begin(_) | Statement::Read) {
-            session.execute(&Statement::Begin(None)).await.unwrap();
+    let mut committed = 0;
+    for kind in ["begin", "advance", "read"] {
+        let (mut tries, mut wait, mut given_up) = (0, 1, 0);
+        while given_up == 0 || wait > 1 {
+            tries += 1;
+            assert!(tries < TRIES, "{kind} was over at once {TRIES} times");
+            let statement = match kind {
+                "begin" => Statement::Begin(None),
+                "read" => Statement::Read,
+                _ => {
+                    session.execute(&Statement::Begin(None)).await.unwrap();
+                    advance(&group, committed + 1)
+                }
+            };
+            let gave_up = gives_up_at(wait, session.execute(&statement)).await;
+            (wait, given_up) = if gave_up { (wait + 1, given_up + 1) } else { (1, given_up) };
+            committed += 1;
+            let outcome = commit(&mut *session, &group, committed, words(&[("a", 5)])).await;
+            assert_eq!(outcome, CommitOutcome::Applied, "after {kind}");
         }
-        let mut execution = session.execute(&give_up);
-        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(execution.as_mut().poll(context))).await;
-        assert!(polled.is_pending(), "{give_up:?} was over at once");
-        drop(execution);
     }
-    assert_eq!(commit(&mut *session, &group, 1, words(&[("a", 5)])).await, CommitOutcome::Applied);
-    assert_eq!(number(&path, "SELECT n FROM word_counts WHERE word = 'a'").await, 5);
+    let counted = number(&path, "SELECT n FROM word_counts WHERE word = 'a'").await;
+    assert_eq!(counted, 5 * committed.cast_signed());
 }
 
 #[cfg(unix)]

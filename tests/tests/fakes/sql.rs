@@ -30,17 +30,20 @@ use server::Server;
 use words::ANIMALS;
 
 /// How long a session may be seen waiting for a lock that the fake gives it, before that is a difference; more than
-/// Postgres itself waits.
-const PATIENCE: Duration = Duration::from_secs(7);
+/// Postgres itself waits, also where others compile.
+const PATIENCE: Duration = Duration::from_secs(20);
 
-/// After about this long Postgres gives up waiting for a lock.
+/// A second less than the databases wait for a lock: until then none can have given up, or ended those who hold it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A second less than Postgres lets a transaction lie open without a statement.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(9);
+
+/// How often a script is played that took so long that these limits may be the difference: the fake has none of them.
+const TRIES: usize = 4;
 
 /// How often the server is looked at.
 const POLL: Duration = Duration::from_millis(1);
-
-/// A script that took longer than locks are waited for shows nothing.
-const TOO_SLOW: &str = "too slow";
 
 /// How many sessions a script has.
 const SESSIONS: usize = 3;
@@ -182,22 +185,28 @@ fn run(servers: &Mutex<Vec<Server>>, cases: u32) -> BTreeSet<Inherent> {
         let mut server = servers.lock().unwrap().pop().expect("a server for each lane");
         let result = play(&mut server, script);
         servers.lock().unwrap().push(server);
-        match result {
-            Err(reason) if reason == TOO_SLOW => Ok(()),
-            result => result.map(|inherent| met.lock().unwrap().extend(inherent)),
-        }
+        result.map(|inherent| met.lock().unwrap().extend(inherent))
     });
     met.into_inner().unwrap()
 }
 
 /// Plays one script; which inherent differences were met.
 fn play(server: &mut Server, script: &Script) -> Result<Vec<Inherent>, String> {
-    RUNTIME.block_on(async {
-        let mut scene = Scene::new(server, script).await?;
-        let played = scene.play(&script.ops).await;
-        let left = scene.end().await;
-        played.and(left).map(|()| std::mem::take(&mut scene.met))
-    })
+    let mut last = Ok(Vec::new());
+    for _ in 0..TRIES {
+        let (result, in_time) = RUNTIME.block_on(async {
+            let mut scene = Scene::new(server, script).await?;
+            let played = scene.play(&script.ops).await;
+            let left = scene.end().await;
+            let met = std::mem::take(&mut scene.met);
+            Ok::<_, String>((played.and(left).map(|()| met), scene.is_in_time()))
+        })?;
+        last = result;
+        if in_time || last.is_ok() {
+            break;
+        }
+    }
+    last
 }
 
 /// A session on the real side.
@@ -231,8 +240,13 @@ struct Scene<'a> {
     clients: Vec<Client>,
     /// Where both databases were when they were last read.
     seen: (Location, Location),
-    /// Since when some statement has waited.
+    began: Instant,
+    /// When the last statement was sent.
+    sent: Instant,
+    /// Since when some statement has waited, on both sides.
     waiting_since: Option<Instant>,
+    /// The longest of these waits that is over.
+    waited: Duration,
     /// SQLite: whose `Begin` waits for another's transaction.
     queued: Option<usize>,
     met: Vec<Inherent>,
@@ -251,7 +265,10 @@ impl<'a> Scene<'a> {
             fake,
             clients: Vec::new(),
             seen: Default::default(),
+            began: Instant::now(),
+            sent: Instant::now(),
             waiting_since: None,
+            waited: Duration::ZERO,
             queued: None,
             met: Vec::new(),
             transcript: Transcript::default(),
@@ -282,6 +299,23 @@ impl<'a> Scene<'a> {
         let new = after.iter().find(|backend| before.iter().all(|known| known.pid != backend.pid));
         let pid = new.map(|backend| backend.pid);
         Ok(Client { fake: self.fake.session(), slot: Some(Slot::Idle(session)), pid, under_way: None })
+    }
+
+    /// Whether no wait was so long, and no transaction lay open for so long, that a database may have ended it.
+    fn is_in_time(&self) -> bool {
+        let waits = self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.waited.max(waits) < LOCK_TIMEOUT && self.began.elapsed() < IDLE_TIMEOUT
+    }
+
+    /// Notes whether somebody waits, on both sides.
+    fn note_waits(&mut self) {
+        let waits = self.fake.waiting() > 0 || self.queued.is_some();
+        if let Some(since) = self.waiting_since.take() {
+            self.waited = self.waited.max(since.elapsed());
+            self.waiting_since = waits.then_some(since);
+        } else if waits {
+            self.waiting_since = Some(self.sent);
+        }
     }
 
     async fn play(&mut self, ops: &[Op]) -> Result<(), String> {
@@ -354,6 +388,7 @@ impl<'a> Scene<'a> {
         self.met.push(Inherent::OneWriter);
         self.send(session, statement);
         self.queued = Some(session);
+        self.note_waits();
         if let Some(under_way) = &mut self.clients[session].under_way {
             under_way.sent = true;
         }
@@ -377,6 +412,7 @@ impl<'a> Scene<'a> {
             };
         }
         self.queued = None;
+        self.note_waits();
         let Some(under_way) = &self.clients[session].under_way else { return Ok(()) };
         let first = under_way.next.0.clone();
         let answer = self.fake.execute(self.clients[session].fake, &first);
@@ -384,6 +420,7 @@ impl<'a> Scene<'a> {
     }
 
     fn send(&mut self, session: usize, statement: Statement) {
+        self.sent = Instant::now();
         let client = &mut self.clients[session];
         if let Some(Slot::Idle(mut session)) = client.slot.take() {
             client.slot = Some(Slot::Busy(RUNTIME.spawn(async move {
@@ -428,10 +465,7 @@ impl<'a> Scene<'a> {
         }
         let deadline = Instant::now() + DEADLINE;
         let mut waits_in_vain = None;
-        self.waiting_since = match self.fake.waiting() {
-            0 => None,
-            _ => self.waiting_since.or(Some(Instant::now())),
-        };
+        self.note_waits();
         loop {
             let come = answers.keys().all(|session| self.finished(*session));
             let backends = self.server.backends().await?;
@@ -440,8 +474,8 @@ impl<'a> Scene<'a> {
                 return Ok(());
             }
             self.nobody_else_is_answered(operation, answers).await?;
-            if waiting < self.fake.waiting() && self.waiting_since.is_some_and(|since| since.elapsed() > LOCK_TIMEOUT) {
-                return Err(TOO_SLOW.to_owned());
+            if waiting < self.fake.waiting() && !self.is_in_time() {
+                return Err(self.transcript.differ(operation, "somebody waits", backends));
             }
             let since = *waits_in_vain.get_or_insert_with(Instant::now);
             if waiting <= self.fake.waiting() {
@@ -467,11 +501,7 @@ impl<'a> Scene<'a> {
         let Some(session) = (0..SESSIONS).find(early) else { return Ok(()) };
         let Some(Slot::Busy(task)) = self.clients[session].slot.take() else { return Err("no task".to_owned()) };
         let answer = task.await.map_err(|error| error.to_string())?.1;
-        match &answer {
-            // The machine was too slow: Postgres gives up a lock after some seconds.
-            Err(failure) if failure.message.contains("55P03") => Err(TOO_SLOW.to_owned()),
-            _ => Err(self.transcript.differ(operation, format!("session {session} waits"), answer)),
-        }
+        Err(self.transcript.differ(operation, format!("session {session} waits"), answer))
     }
 
     /// Compares two answers to a session and lets its task go on.

@@ -1,7 +1,5 @@
 //! Records that are gone, topics that are another, and ranges that nobody wants: refused, with words, and in time.
 
-use std::time::{Duration, Instant};
-
 use crate::support::*;
 use tine_core::failure::{Failure, FailureKind};
 
@@ -92,15 +90,10 @@ fn k6_a_partition_that_ends_below_the_range_is_refused() {
 fn a_cancelled_range_ends_soon_as_superseded() {
     let Some(broker) = broker() else { return };
     let topic = filled(&broker, "cancel", 10);
-    let started = Instant::now();
     let mut sink = Keep { cancel_after: Some(3), ..Keep::default() };
-    let mut reader = reader(&topic);
-    let failure = reader.read(&topic.range(0, 0, 20), &mut sink).expect_err("cancelled");
+    let failure = reader(&topic).read(&topic.range(0, 0, 20), &mut sink).expect_err("cancelled");
     assert_eq!(failure.kind, FailureKind::Superseded, "{failure}");
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
-    let dropped = Instant::now();
-    drop(reader);
-    assert!(dropped.elapsed() < Duration::from_secs(1), "dropping took {:?}", dropped.elapsed());
+    assert_eq!(sink.asked.get(), 4, "it heard the first word");
 }
 
 #[test]
@@ -129,8 +122,7 @@ fn an_unreachable_broker_is_transient_for_a_reader_and_cancellation_is_heard() {
     let failure = read(&mut *reader, &range).expect_err("nobody listens there");
     assert_eq!(failure.kind, FailureKind::Transient, "{failure}");
     assert!(failure.message.contains("127.0.0.1:1"), "{failure}");
-    let started = Instant::now();
     let mut sink = Keep { cancel_after: Some(2), ..Keep::default() };
     assert_eq!(reader.read(&range, &mut sink).expect_err("cancelled").kind, FailureKind::Superseded);
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert_eq!(sink.asked.get(), 3, "it heard the first word");
 }

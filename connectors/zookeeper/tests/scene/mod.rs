@@ -31,6 +31,9 @@ pub(crate) const GROUP: &str = "g";
 pub(crate) const LEADER: &str = "/tine/counts/leader";
 pub(crate) const NODE: &str = "/tine/counts/groups/g";
 
+/// What must come, comes by then, also where others compile.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
 /// A chroot of its own on the real server.
 pub(crate) struct Scene {
     pub(crate) server: String,
@@ -54,7 +57,10 @@ impl Scene {
     }
 
     pub(crate) fn through(&self, address: &str) -> ZooKeeper {
-        let timeout = Duration::from_secs(4);
+        self.with_session_timeout(address, Duration::from_secs(4))
+    }
+
+    pub(crate) fn with_session_timeout(&self, address: &str, timeout: Duration) -> ZooKeeper {
         ZooKeeper::connect(&format!("{address}{}", self.chroot)).unwrap().session_timeout(timeout)
     }
 
@@ -113,14 +119,12 @@ pub(crate) fn plan(txid: u64) -> Vec<u8> {
 }
 
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future)
-        .await
-        .unwrap_or_else(|_| panic!("{what} did not come in time"))
+    tokio::time::timeout(SOON, future).await.unwrap_or_else(|_| panic!("{what} did not come in time"))
 }
 
 /// Asks again until it is so.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + SOON;
     while !is_so().await {
         assert!(Instant::now() < deadline, "{what} did not come in time");
         tokio::time::sleep(Duration::from_millis(20)).await;
