@@ -51,6 +51,9 @@ pub enum Mutant {
     LowerLeftRunning,
     MissAtAbortRaisesEpoch,
     LocationNotChecked,
+    StageRunsEarly,
+    StageArrivalOrder,
+    StageResultOfOldAttempt,
 }
 
 impl Mutant {
@@ -94,6 +97,9 @@ impl Mutant {
         Mutant::LowerLeftRunning,
         Mutant::MissAtAbortRaisesEpoch,
         Mutant::LocationNotChecked,
+        Mutant::StageRunsEarly,
+        Mutant::StageArrivalOrder,
+        Mutant::StageResultOfOldAttempt,
     ];
 }
 
@@ -104,24 +110,28 @@ mod switch {
     use super::Mutant;
 
     thread_local! {
-        static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
+        /// A bit for each mutant.
+        static ACTIVE: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// Breaks `mutant`'s rule on this thread while `run` runs.
-    pub fn with<R>(mutant: Option<Mutant>, run: impl FnOnce() -> R) -> R {
-        struct Restore(Option<Mutant>);
+    const _: () = assert!(Mutant::ALL.len() <= 64);
+
+    /// Breaks these rules, and no others, on this thread while `run` runs.
+    pub fn with<R>(mutants: impl IntoIterator<Item = Mutant>, run: impl FnOnce() -> R) -> R {
+        struct Restore(u64);
         impl Drop for Restore {
             fn drop(&mut self) {
                 ACTIVE.set(self.0);
             }
         }
-        let _restore = Restore(ACTIVE.replace(mutant));
+        let bits = mutants.into_iter().fold(0, |bits, mutant| bits | 1 << mutant as u64);
+        let _restore = Restore(ACTIVE.replace(bits));
         run()
     }
 
     /// Whether `mutant` is switched on for this thread.
     pub fn on(mutant: Mutant) -> bool {
-        ACTIVE.get() == Some(mutant)
+        ACTIVE.get() & (1 << mutant as u64) != 0
     }
 }
 

@@ -123,7 +123,8 @@ impl Simulation {
                 _ => None,
             })
         });
-        let checker = Checker::new(counting.collect());
+        let letters = built.group.states.iter().position(|state| state.name == tine_trident::dead_letters::NAME);
+        let checker = Checker::new(counting.collect(), letters);
         let engine = Engine::new(seed, plan, settings, built, world.sources(), world.trips(), checker);
         let mut report = match catch_unwind(AssertUnwindSafe(|| engine.run())) {
             Ok(report) => report,

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tine_core::{
     failure::Failure,
     id::{Attempt, TaskId, TxId},
+    mutant::{self, Mutant},
     task::{Bolt, Output, Token},
 };
 
@@ -152,7 +153,11 @@ impl StageBolt {
         if batch.running || !batch.tracker.rows(from, chunk, rows.count() as u64) {
             return out.ignore(token);
         }
-        batch.chunks.insert((exchange, from, chunk), rows);
+        let place = match mutant::on(Mutant::StageArrivalOrder) {
+            true => (exchange, TaskId(0), batch.chunks.len() as u64),
+            false => (exchange, from, chunk),
+        };
+        batch.chunks.insert(place, rows);
         out.ack(token);
         self.run_when_complete(txid, out);
     }
@@ -180,10 +185,11 @@ impl StageBolt {
     fn run_when_complete(&mut self, txid: TxId, out: &mut Output<Batches, StageCall>) {
         let attempt = self.current;
         let batch = self.batch(txid);
+        let early = mutant::on(Mutant::StageRunsEarly) && !batch.ends.is_empty();
         match batch.tracker.complete() {
             Err(failure) => batch.ends.drain(..).for_each(|end| out.fail(end, failure.clone())),
-            Ok(false) => {}
-            Ok(true) => {
+            Ok(false) if !early => {}
+            Ok(_) => {
                 batch.running = true;
                 let parts = batch.take_parts();
                 out.call(StageCall { attempt, txid, parts });
@@ -231,7 +237,11 @@ impl Bolt<Batches> for StageBolt {
 
     fn reply(&mut self, reply: StageReply, out: &mut Output<Batches, StageCall>) {
         match reply {
-            StageReply::Ran { attempt, txid, result } if attempt == self.current => self.on_ran(txid, result, out),
+            StageReply::Ran { attempt, txid, result }
+                if attempt == self.current || mutant::on(Mutant::StageResultOfOldAttempt) =>
+            {
+                self.on_ran(txid, result, out);
+            }
             StageReply::Running(attempt) if attempt == self.current => {
                 let running = self.batches.values().filter(|batch| batch.running);
                 running.flat_map(|batch| &batch.ends).for_each(|end| out.keep_alive(*end));

@@ -48,6 +48,8 @@ impl Broken {
 pub(crate) struct Checker {
     /// For each state, how to recount it, if anybody said.
     counting: Vec<Option<Counting>>,
+    /// The state that keeps dead letters.
+    letters: Option<usize>,
     facts: BTreeMap<TxId, Fact>,
     /// The highest txid that was ever complete, lost tails included.
     best: TxId,
@@ -63,8 +65,8 @@ struct Fact {
 }
 
 impl Checker {
-    pub(crate) fn new(counting: Vec<Option<Counting>>) -> Checker {
-        Checker { counting, facts: BTreeMap::new(), best: TxId::NONE, lost_tail: false }
+    pub(crate) fn new(counting: Vec<Option<Counting>>, letters: Option<usize>) -> Checker {
+        Checker { counting, letters, facts: BTreeMap::new(), best: TxId::NONE, lost_tail: false }
     }
 
     /// The database has committed: its history's last entry says what.
@@ -118,6 +120,9 @@ impl Checker {
         });
         for change in &last.changes {
             let state = usize::from(change.state.0);
+            if self.letters == Some(state) {
+                invariant_a_dead_letter_stands_in_its_transaction(txid, &change.key, &plan.ranges)?;
+            }
             if counting[state].is_some() {
                 let (key, delta) = delta_of(change)?;
                 let written = fact.written[state].entry(key.to_owned()).or_default();

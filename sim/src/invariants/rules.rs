@@ -14,7 +14,10 @@ use super::{
     Broken,
     recount::{count_of, key_of},
 };
-use crate::{source::SimSource, sql::table::Cells};
+use crate::{
+    source::SimSource,
+    sql::table::{Cell, Cells},
+};
 
 pub(crate) type Held = Result<(), Broken>;
 
@@ -154,6 +157,26 @@ pub(crate) fn invariant_each_record_counts_once(txid: TxId, key: &str, written: 
         false => Err(Broken::new(
             "invariant_each_record_counts_once",
             format!("transaction {txid} added {written} to {key:?}, and its ranges hold {}", expected.unwrap_or(0)),
+        )),
+    }
+}
+
+/// A dead letter is committed with the transaction whose ranges hold its record, and with no other.
+pub(crate) fn invariant_a_dead_letter_stands_in_its_transaction(
+    txid: TxId,
+    key: &Cells,
+    ranges: &[PartitionRange],
+) -> Held {
+    let held = |partition: &str, position: i64| {
+        let of = |range: &&PartitionRange| range.partition == partition;
+        let position = u64::try_from(position).unwrap_or(u64::MAX);
+        ranges.iter().filter(of).any(|range| (range.from..range.to).contains(&position))
+    };
+    match &key[..] {
+        [_, Cell::Text(partition), Cell::BigInt(position)] if held(partition, *position) => Ok(()),
+        key => Err(Broken::new(
+            "invariant_a_dead_letter_stands_in_its_transaction",
+            format!("transaction {txid} keeps the dead letter {key:?}, whose record its ranges do not hold"),
         )),
     }
 }
