@@ -3,7 +3,7 @@
 //! `cargo run --release -p tine-sim --features mutants --example mutants` breaks all; with names, such as `XorDigest`, those.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a program that prints a table")]
-#![allow(clippy::vec_box, dead_code, reason = "shared with the tests, each of which uses its part")]
+#![allow(clippy::vec_box, reason = "the machines' own sessions are boxes")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

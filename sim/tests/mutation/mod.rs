@@ -3,6 +3,8 @@
 //! A rule is hunted for in one or several ways ([`scenarios::ways`]): schedules of a topology under faults, seed by seed, or all states of a small
 //! world, nearest first. What is found is shrunk. The same ways must find nothing when no rule is broken.
 
+#![allow(dead_code, unused_imports, reason = "the test and the program use their parts")]
+
 pub(crate) mod coins;
 mod hunt;
 mod scenarios;
