@@ -41,7 +41,7 @@ fn topology(world: &World, coins: &Arc<[Coin]>) -> Topology {
             lines
                 .flat_map(move |line: &str| {
                     let number: usize = line.parse().unwrap_or_default();
-                    match coins.get(number / every).filter(|_| number % every == 0) {
+                    match coins.get(number / every).filter(|_| number.is_multiple_of(every)) {
                         Some(coin) => {
                             let times = read[number / every].fetch_add(1, Ordering::Relaxed);
                             coin[times % 2].clone()
