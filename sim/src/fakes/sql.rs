@@ -49,7 +49,11 @@ impl FakeSql {
         let backend = match self.clients[client].backend {
             Some(backend) if alive(&backend) => backend,
             _ if begins => self.connect(client),
-            _ if matches!(statement, Statement::Rollback) => return Some(Ok(Reply::Done)),
+            _ if matches!(statement, Statement::Rollback) => {
+                // What was lost is over with it: nobody hears of it any more.
+                self.clients[client].backend = None;
+                return Some(Ok(Reply::Done));
+            }
             Some(_) => {
                 let lost = self.lost(client);
                 return Some(self.sql.check(statement).map_or_else(Err, |()| lost));
