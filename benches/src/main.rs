@@ -8,13 +8,14 @@
 //! Read in this order: [`workload`] makes the records and knows what must come of them; [`contest`] lets systems do one job
 //! after the other, each a child process ([`side`]) watched from outside, and compares. [`kafka_to_postgres`], [`json`]
 //! and [`two_stages`] are such contests. [`hand`] holds the loops a strong engineer writes by hand, [`tine_side`] the same
-//! jobs for tine. [`latency`], [`memory`], [`embedded`] and [`pipeline`] measure what a contest cannot.
+//! jobs for tine. [`latency`], [`memory`], [`embedded`] and [`pipeline`] measure what a contest cannot. [`core`] measures the tuple engine alone.
 //!
 //! No figure is printed of a run whose results were wrong: it ends the benchmark.
 
 #[cfg(test)]
 mod allocations;
 mod contest;
+mod core;
 mod embedded;
 mod hand;
 mod json;
@@ -66,6 +67,8 @@ enum Benchmark {
     Embedded(embedded::Options),
     #[command(about = pipeline::ABOUT)]
     Pipeline(pipeline::Options),
+    #[command(about = core::ABOUT)]
+    Core(core::Options),
     /// One system doing one job; the benchmark starts itself with this.
     #[command(hide = true, name = side::SUBCOMMAND)]
     Side {
@@ -94,6 +97,7 @@ fn run(benchmark: Benchmark) -> Result<()> {
             ("memory", memory::ABOUT),
             ("embedded", embedded::ABOUT),
             ("pipeline", pipeline::ABOUT),
+            ("core", core::ABOUT),
         ]),
         Benchmark::KafkaToPostgres(options) => until_interrupted(kafka_to_postgres::run(&options)),
         Benchmark::TwoStages(options) => until_interrupted(two_stages::run(&options)),
@@ -102,6 +106,7 @@ fn run(benchmark: Benchmark) -> Result<()> {
         Benchmark::Memory(options) => until_interrupted(memory::run(&options)),
         Benchmark::Embedded(options) => until_interrupted(embedded::run(&options)),
         Benchmark::Pipeline(options) => pipeline::run(&options),
+        Benchmark::Core(options) => core::run(&options),
         Benchmark::Side { assignment } => side::run(&assignment),
     }
 }

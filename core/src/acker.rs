@@ -80,7 +80,7 @@ pub struct Acker<N> {
 }
 
 /// A tree that has seen no report for this many ticks has timed out: between 1 and 1.25 timeouts.
-const TICKS_TO_LIVE: u64 = 5;
+pub(crate) const TICKS_TO_LIVE: u64 = 5;
 
 #[derive(Clone, Debug)]
 struct Tree<N> {

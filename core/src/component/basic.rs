@@ -1,0 +1,154 @@
+//! Bolts that anchor and ack by themselves: [`BasicBolt`], and closures.
+
+use std::{fmt, marker::PhantomData};
+
+use super::{Bolt, Collector, Context, Data, Declaration, Input, Port, Receipt};
+use crate::failure::Failure;
+
+/// A bolt that is done with a tuple when `execute` returns: what it emits is anchored to the tuple, which is then acked,
+/// or failed on `Err`.
+pub trait BasicBolt: Send + 'static {
+    /// What it consumes.
+    type In: Send + 'static;
+    /// What it emits into its default stream; `()` if it emits nothing.
+    type Out: Data;
+
+    /// Declares further output streams.
+    fn declare(_streams: &mut Declaration)
+    where
+        Self: Sized,
+    {
+    }
+
+    /// Before the first tuple. An error ends the topology.
+    fn prepare(&mut self, _context: &Context) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// A tuple has come. `Err` fails it and reports the error; a `Fatal` one ends the topology.
+    fn execute(&mut self, value: Self::In, out: &mut Emit<'_, Self::Out>) -> Result<(), Failure>;
+
+    /// The component's tick is due; what is emitted is not anchored.
+    fn tick(&mut self, _out: &mut Emit<'_, Self::Out>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The topology ends.
+    fn cleanup(&mut self) {}
+}
+
+/// Emits, anchored to the tuple that is being executed.
+pub struct Emit<'a, O> {
+    out: &'a mut Collector<O>,
+    anchor: Option<&'a Receipt>,
+}
+
+impl<O: Data> Emit<'_, O> {
+    /// Emits into the default stream.
+    #[inline]
+    pub fn emit(&mut self, value: O) {
+        match self.anchor {
+            Some(receipt) => self.out.emit(receipt, value),
+            None => self.out.emit_unanchored(value),
+        }
+    }
+
+    /// Emits into another stream.
+    ///
+    /// # Errors
+    /// If the component does not declare the stream.
+    pub fn emit_to<T: Data>(&mut self, port: Port<T>, value: T) -> Result<(), Failure> {
+        self.out.emit_to(port, self.anchor.as_slice(), value)
+    }
+
+    /// Makes an error visible, with time and task.
+    pub fn report(&mut self, failure: &Failure) {
+        self.out.report(failure);
+    }
+}
+
+impl<O> fmt::Debug for Emit<'_, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Emit").field("anchor", &self.anchor).finish_non_exhaustive()
+    }
+}
+
+/// A [`BasicBolt`] as a [`Bolt`].
+#[derive(Clone, Debug)]
+pub struct Basic<B>(pub B);
+
+impl<B: BasicBolt> Bolt for Basic<B> {
+    type In = B::In;
+    type Out = B::Out;
+
+    fn declare(streams: &mut Declaration) {
+        B::declare(streams);
+    }
+
+    fn prepare(&mut self, context: &Context) -> Result<(), Failure> {
+        self.0.prepare(context)
+    }
+
+    #[inline]
+    fn execute(&mut self, input: Input<B::In>, out: &mut Collector<B::Out>) -> Result<(), Failure> {
+        let Input { value, receipt } = input;
+        self.0.execute(value, &mut Emit { out, anchor: Some(&receipt) })?;
+        out.ack(receipt);
+        Ok(())
+    }
+
+    fn tick(&mut self, out: &mut Collector<B::Out>) -> Result<(), Failure> {
+        self.0.tick(&mut Emit { out, anchor: None })
+    }
+
+    fn cleanup(&mut self) {
+        self.0.cleanup();
+    }
+}
+
+/// A closure as a [`BasicBolt`]; see [`each`].
+pub struct Each<F, I, O> {
+    closure: F,
+    types: PhantomData<fn(I) -> O>,
+}
+
+/// Makes a bolt of a closure: called for each tuple, which is acked when it returns `Ok`.
+///
+/// ```
+/// use tine_core::component::{Emit, each};
+///
+/// let words = || each(|line: String, out: &mut Emit<'_, String>| {
+///     line.split_whitespace().for_each(|word| out.emit(word.to_owned()));
+///     Ok(())
+/// });
+/// # let _ = words();
+/// ```
+pub fn each<I, O, F>(closure: F) -> Basic<Each<F, I, O>>
+where
+    I: Send + 'static,
+    O: Data,
+    F: FnMut(I, &mut Emit<'_, O>) -> Result<(), Failure> + Send + 'static,
+{
+    Basic(Each { closure, types: PhantomData })
+}
+
+impl<I, O, F> BasicBolt for Each<F, I, O>
+where
+    I: Send + 'static,
+    O: Data,
+    F: FnMut(I, &mut Emit<'_, O>) -> Result<(), Failure> + Send + 'static,
+{
+    type In = I;
+    type Out = O;
+
+    #[inline]
+    fn execute(&mut self, value: I, out: &mut Emit<'_, O>) -> Result<(), Failure> {
+        (self.closure)(value, out)
+    }
+}
+
+impl<F, I, O> fmt::Debug for Each<F, I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Each")
+    }
+}

@@ -1,0 +1,93 @@
+//! Spouts: where tuples come from.
+
+use std::time::Duration;
+
+use super::{Context, Data, Declaration, SpoutCollector};
+use crate::failure::Failure;
+
+/// What a spout says after a call of [`next`](Spout::next).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// There may be more: call again.
+    More,
+    /// Nothing at the moment: call again soon. The wait grows with every idle call, up to a millisecond.
+    Idle,
+    /// Nothing for so long, unless a tree ends before.
+    In(Duration),
+    /// There will never be more. When all spouts have said so and everything is worked off, the topology ends.
+    Done,
+}
+
+/// Starts tuple trees. Every method runs on the thread of the task's executor, one after the other.
+///
+/// ```
+/// use tine_core::component::{Next, Spout, SpoutCollector};
+/// use tine_core::failure::Failure;
+///
+/// /// Emits the numbers below ten, and each again until it is acked.
+/// struct Numbers { todo: Vec<u64>, pending: usize }
+///
+/// impl Spout for Numbers {
+///     type Out = u64;
+///     type Id = u64;
+///
+///     fn next(&mut self, out: &mut SpoutCollector<u64, u64>) -> Result<Next, Failure> {
+///         match self.todo.pop() {
+///             Some(number) => {
+///                 self.pending += 1;
+///                 out.emit(number, number);
+///                 Ok(Next::More)
+///             }
+///             None if self.pending == 0 => Ok(Next::Done),
+///             None => Ok(Next::Idle),
+///         }
+///     }
+///
+///     fn ack(&mut self, _: u64) {
+///         self.pending -= 1;
+///     }
+///
+///     fn fail(&mut self, number: u64, _: Failure) {
+///         self.pending -= 1;
+///         self.todo.push(number);
+///     }
+/// }
+/// ```
+pub trait Spout: Send + 'static {
+    /// What it emits into its default stream.
+    type Out: Data;
+    /// How it names the trees that it wants to hear of again.
+    type Id: Send + 'static;
+
+    /// Declares further output streams.
+    fn declare(_streams: &mut Declaration)
+    where
+        Self: Sized,
+    {
+    }
+
+    /// Before anything else, when all bolts are prepared. An error ends the topology.
+    fn open(&mut self, _context: &Context) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The topology goes on after a [`deactivate`](Spout::deactivate).
+    fn activate(&mut self) {}
+
+    /// The topology pauses: `next` is not called for a while; trees still end.
+    fn deactivate(&mut self) {}
+
+    /// Emits what there is and returns; it should emit one tuple or a few, and should not wait for long, because trees end
+    /// only in between. Not called while `max_pending` trees are under way or a queue is full. An error is reported; a
+    /// `Fatal` one ends the topology.
+    fn next(&mut self, out: &mut SpoutCollector<Self::Out, Self::Id>) -> Result<Next, Failure>;
+
+    /// Everything that came of a tuple was acked.
+    fn ack(&mut self, _id: Self::Id) {}
+
+    /// Something that came of a tuple failed, or nobody spoke of it within the message timeout.
+    fn fail(&mut self, _id: Self::Id, _failure: Failure) {}
+
+    /// The topology ends. Not called when the process dies.
+    fn close(&mut self) {}
+}

@@ -1,0 +1,84 @@
+//! An executor: a thread that gives its tasks their turns, all tasks of one component.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use super::{
+    shared::{Phase, Shared},
+    task::{Step, Task},
+};
+
+/// Turns without work before a thread sleeps; in between it lets others run. Falling asleep and being woken costs some
+/// microseconds of both sides, so a short lull is waited out.
+const LULLS: u32 = 3;
+
+/// A running executor.
+pub(crate) struct Executor {
+    retire: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Box<dyn Task>>>,
+}
+
+impl Executor {
+    /// Starts a thread for these tasks.
+    pub(crate) fn start(name: String, tasks: Vec<Box<dyn Task>>, shared: Arc<Shared>) -> std::io::Result<Executor> {
+        let retire = Arc::new(AtomicBool::new(false));
+        let retired = Arc::clone(&retire);
+        let span = tracing::info_span!(target: "tine::core", "executor", topology = %shared.topology, name = %name);
+        let run = move || span.in_scope(|| run(tasks, &shared, &retired));
+        Ok(Executor { retire, thread: thread::Builder::new().name(name).spawn(run)? })
+    }
+
+    /// Asks the thread to give its tasks back; their turn ends first.
+    pub(crate) fn retire(&self) {
+        self.retire.store(true, Ordering::Release);
+        self.thread.thread().unpark();
+    }
+
+    /// Takes that back. It may have retired already.
+    pub(crate) fn keep(&self) {
+        self.retire.store(false, Ordering::Release);
+    }
+
+    /// Whether the thread has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the thread's end, and takes the tasks that it gives back.
+    pub(crate) fn join(self) -> Vec<Box<dyn Task>> {
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+fn run(mut tasks: Vec<Box<dyn Task>>, shared: &Shared, retire: &AtomicBool) -> Vec<Box<dyn Task>> {
+    tasks.iter().for_each(|task| task.attach());
+    let mut lulls = 0;
+    while shared.phase() != Phase::Stopped {
+        if retire.load(Ordering::Acquire) {
+            return tasks;
+        }
+        let mut worked = false;
+        let mut wait: Option<Duration> = None;
+        for task in &mut tasks {
+            match task.step() {
+                Step::Worked => worked = true,
+                Step::Idle(pause) => wait = wait.into_iter().chain(pause).min(),
+            }
+        }
+        lulls = if worked { 0 } else { lulls + 1 };
+        match wait {
+            _ if worked => {}
+            _ if lulls <= LULLS => thread::yield_now(),
+            Some(pause) => thread::park_timeout(pause),
+            None => thread::park(),
+        }
+    }
+    tasks.iter_mut().for_each(|task| task.close());
+    Vec::new()
+}

@@ -1,0 +1,51 @@
+//! A task as its executor sees it, and how user code is called.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use super::links::Links;
+use crate::failure::Failure;
+
+/// What a task says after its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It did something: another turn soon.
+    Worked,
+    /// Nothing to do until its bell rings, or for so long.
+    Idle(Option<Duration>),
+}
+
+/// One spout or bolt with everything around it. It never waits: what finds no room is kept, and the bell rings.
+pub(crate) trait Task: Send {
+    /// The calling thread runs the task from now on.
+    fn attach(&self);
+
+    /// One turn.
+    fn step(&mut self) -> Step;
+
+    /// The topology ends.
+    fn close(&mut self);
+}
+
+/// Calls user code. A panic is an error of the component: counted, reported, and answered as a failure.
+pub(crate) fn guarded<R>(links: &Links, what: &str, call: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(failure)) => {
+            links.report(&failure);
+            Err(failure)
+        }
+        Err(panic) => Err(panicked(links, what, panic)),
+    }
+}
+
+/// Counts and reports a panic.
+pub(crate) fn panicked(links: &Links, what: &str, panic: Box<dyn Any + Send>) -> Failure {
+    let said = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    let failure = Failure::poison(format!("{what} panicked: {}", said.unwrap_or("without a message")));
+    links.shared.panicked(&links.meter, &failure);
+    failure
+}

@@ -1,0 +1,336 @@
+//! Groupings: which of a bolt's tasks gets a tuple.
+
+use std::{fmt, sync::Arc};
+
+use rand::{RngCore, SeedableRng, rngs::SmallRng, seq::SliceRandom};
+
+use crate::{
+    component::{GroupKey, Named, combined},
+    id::TaskId,
+};
+
+type KeyHash<T> = Arc<dyn Fn(&T) -> u64 + Send + Sync>;
+
+/// Makes one [`Choose`] for each sending task.
+type Choosers<T> = Arc<dyn Fn() -> Box<dyn Choose<T>> + Send + Sync>;
+
+/// How the tuples of a stream find their tasks.
+pub struct Grouping<T> {
+    pub(crate) rule: Rule<T>,
+}
+
+pub(crate) enum Rule<T> {
+    Shuffle,
+    LocalOrShuffle,
+    Random,
+    All,
+    Global,
+    Direct,
+    Key { hash: KeyHash<T>, partial: bool },
+    Fields { names: Vec<String>, known: &'static [&'static str], hash: fn(&T, usize) -> u64, partial: bool },
+    Custom(Choosers<T>),
+}
+
+/// A grouping of the user's own.
+pub trait Choose<T>: Send {
+    /// Before the first tuple: the tasks that there are.
+    fn prepare(&mut self, _targets: &[TaskId]) {}
+
+    /// Adds the indexes of the tasks that get the tuple; an index beyond the last is ignored.
+    fn choose(&mut self, value: &T, chosen: &mut Vec<usize>);
+}
+
+impl<T> Grouping<T> {
+    /// One after the other, in random order; a task whose queue is full is passed over while another's is not.
+    pub fn shuffle() -> Self {
+        Grouping { rule: Rule::Shuffle }
+    }
+
+    /// As [`shuffle`](Grouping::shuffle) among the tasks of this process, if there are any, otherwise among all.
+    pub fn local_or_shuffle() -> Self {
+        Grouping { rule: Rule::LocalOrShuffle }
+    }
+
+    /// Storm's "none": any task, at random.
+    pub fn none() -> Self {
+        Grouping { rule: Rule::Random }
+    }
+
+    /// Every task.
+    pub fn all() -> Self {
+        Grouping { rule: Rule::All }
+    }
+
+    /// The first task.
+    pub fn global() -> Self {
+        Grouping { rule: Rule::Global }
+    }
+
+    /// The task that the emitter names: only what is emitted with `emit_direct` arrives.
+    pub fn direct() -> Self {
+        Grouping { rule: Rule::Direct }
+    }
+
+    /// Equal keys go to the same task, always and everywhere as long as the number of tasks is the same.
+    pub fn fields<K: GroupKey + ?Sized>(key: impl Fn(&T) -> &K + Send + Sync + 'static) -> Self {
+        Grouping::keyed(move |value| key(value).group_hash(), false)
+    }
+
+    /// As [`fields`](Grouping::fields), with a key that is computed.
+    pub fn fields_by<K: GroupKey>(key: impl Fn(&T) -> K + Send + Sync + 'static) -> Self {
+        Grouping::keyed(move |value| key(value).group_hash(), false)
+    }
+
+    /// Equal keys go to one of two tasks, whichever has got less from this sender: evens out frequent keys. Who gathers
+    /// the two halves is the next bolt.
+    pub fn partial_key<K: GroupKey + ?Sized>(key: impl Fn(&T) -> &K + Send + Sync + 'static) -> Self {
+        Grouping::keyed(move |value| key(value).group_hash(), true)
+    }
+
+    fn keyed(hash: impl Fn(&T) -> u64 + Send + Sync + 'static, partial: bool) -> Self {
+        Grouping { rule: Rule::Key { hash: Arc::new(hash), partial } }
+    }
+
+    /// As [`fields`](Grouping::fields), by the names of fields ([`named!`](crate::named)). A name that the type does not
+    /// have is a [`BuildError`](super::BuildError).
+    pub fn field_names(names: &[&str]) -> Self
+    where
+        T: Named,
+    {
+        Grouping::by_names(names, false)
+    }
+
+    /// As [`partial_key`](Grouping::partial_key), by the names of fields.
+    pub fn partial_key_names(names: &[&str]) -> Self
+    where
+        T: Named,
+    {
+        Grouping::by_names(names, true)
+    }
+
+    fn by_names(names: &[&str], partial: bool) -> Self
+    where
+        T: Named,
+    {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Grouping { rule: Rule::Fields { names, known: T::NAMES, hash: T::field_hash, partial } }
+    }
+
+    /// As the user chooses; `make` is called once for each sending task.
+    pub fn custom<C: Choose<T> + 'static>(make: impl Fn() -> C + Send + Sync + 'static) -> Self {
+        Grouping { rule: Rule::Custom(Arc::new(move || Box::new(make()))) }
+    }
+
+    /// The first name that the tuple's type does not have, and those that it has.
+    pub(crate) fn missing_field(&self) -> Option<(&str, &'static [&'static str])> {
+        let Rule::Fields { names, known, .. } = &self.rule else { return None };
+        names.iter().find(|name| !known.contains(&name.as_str())).map(|name| (name.as_str(), *known))
+    }
+
+    /// The chooser of one sending task; `local` are the indexes of the targets in this process.
+    pub(crate) fn chooser(&self, targets: &[TaskId], local: &[usize]) -> Chooser<T>
+    where
+        T: 'static,
+    {
+        let mut random = SmallRng::from_os_rng();
+        let mut shuffled = |mut among: Vec<usize>| {
+            among.shuffle(&mut random);
+            Choice::Shuffle { among, next: 0 }
+        };
+        let everyone = (0..targets.len()).collect();
+        let key = |hash: KeyHash<T>, partial: bool| match partial {
+            false => Choice::Key(hash),
+            true => Choice::PartialKey { hash, sent: vec![0; targets.len()] },
+        };
+        let choice = match &self.rule {
+            Rule::LocalOrShuffle if !local.is_empty() => shuffled(local.to_vec()),
+            Rule::Shuffle | Rule::LocalOrShuffle => shuffled(everyone),
+            Rule::Random => Choice::Random(random),
+            Rule::All => Choice::All,
+            Rule::Global => Choice::Global,
+            Rule::Direct => Choice::Direct,
+            Rule::Key { hash, partial } => key(Arc::clone(hash), *partial),
+            Rule::Fields { names, known, hash, partial } => {
+                let index = |name: &String| known.iter().position(|known| known == name);
+                let (indexes, hash): (Vec<usize>, _) = (names.iter().filter_map(index).collect(), *hash);
+                key(Arc::new(move |value| combined(indexes.iter().map(|index| hash(value, *index)))), *partial)
+            }
+            Rule::Custom(make) => {
+                let mut custom = make();
+                custom.prepare(targets);
+                Choice::Custom(custom)
+            }
+        };
+        Chooser { choice, chosen: Vec::new() }
+    }
+}
+
+impl<T> Clone for Grouping<T> {
+    fn clone(&self) -> Self {
+        let rule = match &self.rule {
+            Rule::Shuffle => Rule::Shuffle,
+            Rule::LocalOrShuffle => Rule::LocalOrShuffle,
+            Rule::Random => Rule::Random,
+            Rule::All => Rule::All,
+            Rule::Global => Rule::Global,
+            Rule::Direct => Rule::Direct,
+            Rule::Key { hash, partial } => Rule::Key { hash: Arc::clone(hash), partial: *partial },
+            Rule::Fields { names, known, hash, partial } => {
+                Rule::Fields { names: names.clone(), known, hash: *hash, partial: *partial }
+            }
+            Rule::Custom(make) => Rule::Custom(Arc::clone(make)),
+        };
+        Grouping { rule }
+    }
+}
+
+impl<T> fmt::Debug for Grouping<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.rule {
+            Rule::Shuffle => "shuffle",
+            Rule::LocalOrShuffle => "local or shuffle",
+            Rule::Random => "none",
+            Rule::All => "all",
+            Rule::Global => "global",
+            Rule::Direct => "direct",
+            Rule::Key { partial: false, .. } | Rule::Fields { partial: false, .. } => "fields",
+            Rule::Key { .. } | Rule::Fields { .. } => "partial key",
+            Rule::Custom(_) => "custom",
+        })
+    }
+}
+
+/// What a [`Chooser`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pick {
+    One(usize),
+    All,
+    /// Those in [`Chooser::chosen`].
+    Chosen,
+}
+
+/// A grouping at work in one sending task.
+pub(crate) struct Chooser<T> {
+    choice: Choice<T>,
+    chosen: Vec<usize>,
+}
+
+enum Choice<T> {
+    Shuffle { among: Vec<usize>, next: usize },
+    Random(SmallRng),
+    All,
+    Global,
+    Direct,
+    Key(KeyHash<T>),
+    PartialKey { hash: KeyHash<T>, sent: Vec<u64> },
+    Custom(Box<dyn Choose<T>>),
+}
+
+impl<T> Chooser<T> {
+    /// Whom a tuple goes to; `has_room` says whether a target's queue takes more.
+    #[inline]
+    pub(crate) fn pick(&mut self, value: &T, targets: usize, has_room: impl Fn(usize) -> bool) -> Pick {
+        match &mut self.choice {
+            Choice::Shuffle { among, next } => {
+                for _ in 0..among.len() {
+                    *next = if *next + 1 >= among.len() { 0 } else { *next + 1 };
+                    if has_room(among[*next]) {
+                        break;
+                    }
+                }
+                Pick::One(among[*next])
+            }
+            Choice::Random(random) => Pick::One(scale(random.next_u64(), targets)),
+            Choice::All => Pick::All,
+            Choice::Global => Pick::One(0),
+            Choice::Direct => {
+                self.chosen.clear();
+                Pick::Chosen
+            }
+            Choice::Key(hash) => Pick::One(if targets == 1 { 0 } else { scale(hash(value), targets) }),
+            Choice::PartialKey { hash, sent } => {
+                let hash = hash(value);
+                let (first, second) = (scale(hash, targets), scale(combined([hash]), targets));
+                let pick = if sent[first] <= sent[second] { first } else { second };
+                sent[pick] += 1;
+                Pick::One(pick)
+            }
+            Choice::Custom(custom) => {
+                self.chosen.clear();
+                custom.choose(value, &mut self.chosen);
+                Pick::Chosen
+            }
+        }
+    }
+
+    pub(crate) fn chosen(&self) -> &[usize] {
+        &self.chosen
+    }
+}
+
+/// A hash scaled to `0..targets`, by its high bits: like [`Shard::of`](crate::id::Shard::of).
+#[inline]
+fn scale(hash: u64, targets: usize) -> usize {
+    ((u128::from(hash) * targets as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picks(grouping: &Grouping<u64>, targets: usize, values: impl Iterator<Item = u64>) -> Vec<usize> {
+        let ids: Vec<_> = (0..targets as u32).map(TaskId).collect();
+        let mut chooser = grouping.chooser(&ids, &[]);
+        let mut counts = vec![0; targets];
+        for value in values {
+            match chooser.pick(&value, targets, |_| true) {
+                Pick::One(index) => counts[index] += 1,
+                Pick::All => counts.iter_mut().for_each(|count| *count += 1),
+                Pick::Chosen => chooser.chosen().iter().for_each(|index| counts[*index] += 1),
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn shuffle_is_even_and_passes_over_a_full_queue() {
+        assert_eq!(picks(&Grouping::shuffle(), 3, 0..300), [100; 3]);
+        let mut chooser = Grouping::<u64>::shuffle().chooser(&[TaskId(0), TaskId(1), TaskId(2)], &[]);
+        for _ in 0..50 {
+            assert_ne!(chooser.pick(&0, 3, |lane| lane != 1), Pick::One(1));
+        }
+        assert!(matches!(chooser.pick(&0, 3, |_| false), Pick::One(_)), "all full: anyone");
+    }
+
+    #[test]
+    fn equal_keys_meet_and_partial_keys_go_to_two_tasks_evenly() {
+        assert_eq!(picks(&Grouping::fields(|value| value), 8, std::iter::repeat_n(7, 100)).iter().max(), Some(&100));
+        // A key whose two candidates are different tasks.
+        let key = (0..).find(|key: &u64| {
+            let hash = key.group_hash();
+            scale(hash, 8) != scale(combined([hash]), 8)
+        });
+        let mut counts = picks(&Grouping::partial_key(|value| value), 8, std::iter::repeat_n(key.unwrap(), 100));
+        counts.sort_unstable();
+        assert_eq!(counts[6..], [50, 50]);
+    }
+
+    #[test]
+    fn all_global_direct_none_and_custom() {
+        assert_eq!(picks(&Grouping::all(), 3, 0..5), [5, 5, 5]);
+        assert_eq!(picks(&Grouping::global(), 3, 0..5), [5, 0, 0]);
+        assert_eq!(picks(&Grouping::direct(), 3, 0..5), [0, 0, 0]);
+        assert!(picks(&Grouping::none(), 3, 0..300).iter().all(|count| *count > 50));
+
+        struct LastTwo(usize);
+        impl Choose<u64> for LastTwo {
+            fn prepare(&mut self, targets: &[TaskId]) {
+                self.0 = targets.len();
+            }
+            fn choose(&mut self, _: &u64, chosen: &mut Vec<usize>) {
+                chosen.extend([self.0 - 2, self.0 - 1]);
+            }
+        }
+        assert_eq!(picks(&Grouping::custom(|| LastTwo(0)), 3, 0..5), [0, 5, 5]);
+    }
+}

@@ -1,0 +1,313 @@
+//! Handles of components and streams: what wiring is done with, and what the compiler checks it by.
+
+use std::{
+    any::Any,
+    fmt,
+    marker::PhantomData,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    grouping::Grouping,
+    node::{Arena, Edge, End, Node, Place},
+};
+use crate::{
+    component::{Bolt, DEFAULT_STREAM, Data, Declared, GroupKey, Port, Spout},
+    engine::{bolt_task::Adapter, outlet::Weigh, task::Task},
+};
+
+/// A component within its topology.
+#[derive(Clone)]
+pub(crate) struct NodeRef {
+    pub(crate) arena: Arc<Arena>,
+    pub(crate) index: usize,
+}
+
+impl NodeRef {
+    fn change(&self, change: impl FnOnce(&mut Node)) {
+        change(&mut self.arena.nodes()[self.index]);
+    }
+
+    fn stream<T>(&self, name: &str) -> Stream<T> {
+        let (arena, component) = (Arc::clone(&self.arena), self.index);
+        Stream { end: End::Handle { arena, component, stream: name.to_owned() }, tuples: PhantomData }
+    }
+
+    fn weigh<T: Data>(&self, stream: &str, weigh: impl Fn(&T) -> usize + Send + Sync + 'static) {
+        let weigh: Weigh<T> = Arc::new(weigh);
+        self.change(|node| drop(node.weighs.insert(stream.to_owned(), Arc::new(weigh))));
+    }
+}
+
+impl Node {
+    pub(crate) fn new(
+        name: String,
+        is_spout: bool,
+        streams: Vec<Declared>,
+        make: Box<dyn Fn(Place) -> Box<dyn Task> + Send>,
+    ) -> Node {
+        let (executors, tick_every, max_pending, weighs, inputs) = Default::default();
+        Node { name, is_spout, tasks: 1, executors, tick_every, max_pending, streams, weighs, inputs, make }
+    }
+}
+
+/// A stream of a component, with the type of its tuples.
+pub struct Stream<T> {
+    end: End,
+    tuples: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Stream<T> {
+    fn clone(&self) -> Self {
+        Stream { end: self.end.clone(), tuples: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for Stream<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.end {
+            End::Handle { component, stream, .. } => write!(f, "Stream({stream:?} of component {component})"),
+            End::Named { component, stream } => write!(f, "Stream({stream:?} of {component:?})"),
+        }
+    }
+}
+
+impl<T: Data> Stream<T> {
+    /// A stream by names: of a component that is added later, for edges that lead back, or for topologies put together from
+    /// configuration. Whether it is there, and whether its tuples are of this type, is checked when the topology is built.
+    pub fn named(component: impl Into<String>, stream: impl Into<String>) -> Stream<T> {
+        Stream { end: End::Named { component: component.into(), stream: stream.into() }, tuples: PhantomData }
+    }
+}
+
+/// What has a stream to subscribe to: components (their default stream) and streams.
+pub trait Emits {
+    /// The type of the tuples.
+    type Tuple: Data;
+
+    /// The stream.
+    fn stream(&self) -> Stream<Self::Tuple>;
+}
+
+impl<T: Data> Emits for Stream<T> {
+    type Tuple = T;
+
+    fn stream(&self) -> Stream<T> {
+        self.clone()
+    }
+}
+
+/// A spout of a topology.
+pub struct SpoutHandle<S> {
+    node: NodeRef,
+    spout: PhantomData<fn() -> S>,
+}
+
+impl<S: Spout> SpoutHandle<S> {
+    pub(crate) fn new(node: NodeRef) -> Self {
+        SpoutHandle { node, spout: PhantomData }
+    }
+
+    /// How many tasks it has; 1 if it is not said.
+    pub fn tasks(self, tasks: usize) -> Self {
+        self.node.change(|node| node.tasks = tasks);
+        self
+    }
+
+    /// How many threads they share; as many as tasks if it is not said.
+    pub fn executors(self, executors: usize) -> Self {
+        self.node.change(|node| node.executors = Some(executors));
+        self
+    }
+
+    /// Trees that each task may have under way, instead of the topology's setting.
+    pub fn max_pending(self, trees: usize) -> Self {
+        self.node.change(|node| node.max_pending = Some(trees));
+        self
+    }
+
+    /// How many bytes a tuple of the default stream takes beyond its own size, for the bounds of queues.
+    pub fn weigh(self, weigh: impl Fn(&S::Out) -> usize + Send + Sync + 'static) -> Self {
+        self.node.weigh(DEFAULT_STREAM, weigh);
+        self
+    }
+
+    /// Another output stream.
+    pub fn port<T: Data>(&self, port: Port<T>) -> Stream<T> {
+        self.node.stream(port.name())
+    }
+}
+
+impl<S: Spout> Emits for SpoutHandle<S> {
+    type Tuple = S::Out;
+
+    fn stream(&self) -> Stream<S::Out> {
+        self.node.stream(DEFAULT_STREAM)
+    }
+}
+
+impl<S> fmt::Debug for SpoutHandle<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SpoutHandle({:?})", self.node.arena.nodes()[self.node.index].name)
+    }
+}
+
+/// How a bolt makes its own type of each input's tuples, in the order of the inputs.
+pub(crate) struct Adapters<I>(Arc<Mutex<Vec<Adapter<I>>>>);
+
+impl<I> Default for Adapters<I> {
+    fn default() -> Self {
+        Adapters(Arc::default())
+    }
+}
+
+impl<I> Clone for Adapters<I> {
+    fn clone(&self) -> Self {
+        Adapters(Arc::clone(&self.0))
+    }
+}
+
+impl<I: 'static> Adapters<I> {
+    pub(crate) fn all(&self) -> Vec<Adapter<I>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn add<T: Data>(&self)
+    where
+        I: From<T>,
+    {
+        let adapter = |values: Box<dyn Any + Send>| {
+            let values = values.downcast::<Vec<T>>().expect("build time compares the types of both ends");
+            values.into_iter().map(I::from).collect()
+        };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(adapter));
+    }
+}
+
+/// A bolt of a topology.
+pub struct BoltHandle<B: Bolt> {
+    node: NodeRef,
+    adapters: Adapters<B::In>,
+}
+
+impl<B: Bolt> BoltHandle<B> {
+    pub(crate) fn new(node: NodeRef, adapters: Adapters<B::In>) -> Self {
+        BoltHandle { node, adapters }
+    }
+
+    /// How many tasks it has; 1 if it is not said.
+    pub fn tasks(self, tasks: usize) -> Self {
+        self.node.change(|node| node.tasks = tasks);
+        self
+    }
+
+    /// How many threads they share; as many as tasks if it is not said.
+    pub fn executors(self, executors: usize) -> Self {
+        self.node.change(|node| node.executors = Some(executors));
+        self
+    }
+
+    /// Calls `tick` of each task this often.
+    pub fn tick_every(self, period: Duration) -> Self {
+        self.node.change(|node| node.tick_every = Some(period));
+        self
+    }
+
+    /// How many bytes a tuple of the default stream takes beyond its own size, for the bounds of queues.
+    pub fn weigh(self, weigh: impl Fn(&B::Out) -> usize + Send + Sync + 'static) -> Self {
+        self.node.weigh(DEFAULT_STREAM, weigh);
+        self
+    }
+
+    /// Another output stream.
+    pub fn port<T: Data>(&self, port: Port<T>) -> Stream<T> {
+        self.node.stream(port.name())
+    }
+
+    /// Subscribes to a stream.
+    pub fn input<E: Emits>(self, from: &E, grouping: Grouping<E::Tuple>) -> Self
+    where
+        B::In: From<E::Tuple>,
+    {
+        self.subscribe(from.stream(), grouping, None)
+    }
+
+    /// Subscribes to a stream that leads back to this bolt, or to one before it. At most `bound` tuples wait on such an edge,
+    /// in front of each task; what would be one more *fails*, because waiting would be a deadlock. Tuples from outside the
+    /// loop are let in only while the edge is less than half full. With a bound of twice the trees that may be pending times the
+    /// tuples of each in the loop, nothing fails.
+    pub fn feedback<E: Emits>(self, from: &E, grouping: Grouping<E::Tuple>, bound: usize) -> Self
+    where
+        B::In: From<E::Tuple>,
+    {
+        self.subscribe(from.stream(), grouping, Some(bound))
+    }
+
+    fn subscribe<T: Data>(self, from: Stream<T>, grouping: Grouping<T>, feedback: Option<usize>) -> Self
+    where
+        B::In: From<T>,
+    {
+        self.adapters.add::<T>();
+        self.node.change(|node| node.inputs.push(Edge::new(from.end, grouping, feedback)));
+        self
+    }
+
+    /// Subscribes: tuples go to the tasks in turn.
+    pub fn shuffle<E: Emits>(self, from: &E) -> Self
+    where
+        B::In: From<E::Tuple>,
+    {
+        self.input(from, Grouping::shuffle())
+    }
+
+    /// Subscribes: equal keys go to the same task.
+    pub fn fields<E: Emits, K: GroupKey + ?Sized>(
+        self,
+        from: &E,
+        key: impl Fn(&E::Tuple) -> &K + Send + Sync + 'static,
+    ) -> Self
+    where
+        B::In: From<E::Tuple>,
+    {
+        self.input(from, Grouping::fields(key))
+    }
+
+    /// Subscribes: every task gets every tuple.
+    pub fn all<E: Emits>(self, from: &E) -> Self
+    where
+        B::In: From<E::Tuple>,
+    {
+        self.input(from, Grouping::all())
+    }
+
+    /// Subscribes: the first task gets every tuple.
+    pub fn global<E: Emits>(self, from: &E) -> Self
+    where
+        B::In: From<E::Tuple>,
+    {
+        self.input(from, Grouping::global())
+    }
+
+    /// Subscribes: the emitter names the task.
+    pub fn direct<E: Emits>(self, from: &E) -> Self
+    where
+        B::In: From<E::Tuple>,
+    {
+        self.input(from, Grouping::direct())
+    }
+}
+
+impl<B: Bolt> Emits for BoltHandle<B> {
+    type Tuple = B::Out;
+
+    fn stream(&self) -> Stream<B::Out> {
+        self.node.stream(DEFAULT_STREAM)
+    }
+}
+
+impl<B: Bolt> fmt::Debug for BoltHandle<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BoltHandle({:?})", self.node.arena.nodes()[self.node.index].name)
+    }
+}

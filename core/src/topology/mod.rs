@@ -1,0 +1,155 @@
+//! Puts spouts and bolts together: components, streams, groupings, parallelism.
+//!
+//! ```
+//! use tine_core::component::{Emit, Next, Spout, SpoutCollector};
+//! use tine_core::failure::Failure;
+//! use tine_core::topology::Topology;
+//!
+//! struct Lines(std::vec::IntoIter<&'static str>);
+//!
+//! impl Spout for Lines {
+//!     type Out = String;
+//!     type Id = ();
+//!
+//!     fn next(&mut self, out: &mut SpoutCollector<String, ()>) -> Result<Next, Failure> {
+//!         let Some(line) = self.0.next() else { return Ok(Next::Done) };
+//!         out.emit(line.to_owned(), ());
+//!         Ok(Next::More)
+//!     }
+//! }
+//!
+//! let topology = Topology::new("words");
+//! let lines = topology.spout("lines", || Lines(vec!["a b", "b"].into_iter()));
+//! let words = topology
+//!     .each("split", |line: String, out: &mut Emit<'_, String>| {
+//!         line.split(' ').for_each(|word| out.emit(word.to_owned()));
+//!         Ok(())
+//!     })
+//!     .shuffle(&lines)
+//!     .tasks(2);
+//! topology.each("count", |_word: String, _: &mut Emit<'_, ()>| Ok(())).fields(&words, |word| word.as_str());
+//! let summary = topology.run()?;
+//! assert_eq!(summary.acked(), 2);
+//! # Ok::<(), tine_core::engine::RunError>(())
+//! ```
+//!
+//! Read in this order: here, [`grouping`], [`settings`], then `node` (erasure), `check` and `build`.
+
+mod build;
+mod check;
+mod error;
+pub mod grouping;
+mod handle;
+mod node;
+pub mod settings;
+
+use std::sync::Arc;
+
+pub use self::{
+    error::BuildError,
+    grouping::{Choose, Grouping},
+    handle::{BoltHandle, Emits, SpoutHandle, Stream},
+    settings::Settings,
+};
+use self::{
+    handle::NodeRef,
+    node::{Arena, Node, bolt_task, spout_task, streams_of},
+};
+use crate::{
+    component::{Basic, Bolt, Data, Declaration, Each, Emit, Spout, each},
+    engine::{RunError, Running, Summary},
+    failure::Failure,
+};
+
+/// A topology that is being put together.
+pub struct Topology {
+    arena: Arc<Arena>,
+    settings: Settings,
+}
+
+impl Topology {
+    /// An empty topology.
+    pub fn new(name: impl Into<String>) -> Topology {
+        let arena = Arena { topology: name.into(), nodes: Default::default() };
+        Topology { arena: Arc::new(arena), settings: Settings::default() }
+    }
+
+    /// Changes the settings.
+    ///
+    /// ```
+    /// let mut topology = tine_core::topology::Topology::new("words");
+    /// topology.configure(|settings| settings.max_pending = 1000);
+    /// ```
+    pub fn configure(&mut self, change: impl FnOnce(&mut Settings)) -> &mut Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// Adds a spout; `make` is called once for each of its tasks.
+    pub fn spout<S: Spout>(&self, name: impl Into<String>, make: impl Fn() -> S + Send + 'static) -> SpoutHandle<S> {
+        let mut declaration = Declaration::default();
+        S::declare(&mut declaration);
+        let streams = streams_of::<S::Out>(declaration.streams);
+        let make = Box::new(move |place| spout_task(make(), place));
+        SpoutHandle::new(self.add(Node::new(name.into(), true, streams, make)))
+    }
+
+    /// Adds a bolt; `make` is called once for each of its tasks.
+    pub fn bolt<B: Bolt>(&self, name: impl Into<String>, make: impl Fn() -> B + Send + 'static) -> BoltHandle<B> {
+        let mut declaration = Declaration::default();
+        B::declare(&mut declaration);
+        let streams = streams_of::<B::Out>(declaration.streams);
+        let adapters = handle::Adapters::<B::In>::default();
+        let of_tasks = adapters.clone();
+        let make = Box::new(move |place| bolt_task(make(), of_tasks.all(), place));
+        BoltHandle::new(self.add(Node::new(name.into(), false, streams, make)), adapters)
+    }
+
+    /// Adds a bolt that is a closure; each task has a clone of it. See [`each`].
+    pub fn each<I, O, F>(&self, name: impl Into<String>, closure: F) -> BoltHandle<Basic<Each<F, I, O>>>
+    where
+        I: Send + 'static,
+        O: Data,
+        F: FnMut(I, &mut Emit<'_, O>) -> Result<(), Failure> + Clone + Send + 'static,
+    {
+        self.bolt(name, move || each(closure.clone()))
+    }
+
+    fn add(&self, node: Node) -> NodeRef {
+        let mut nodes = self.arena.nodes();
+        nodes.push(node);
+        NodeRef { arena: Arc::clone(&self.arena), index: nodes.len() - 1 }
+    }
+
+    /// Checks the topology without starting it.
+    ///
+    /// # Errors
+    /// The first thing that makes no sense, with both ends.
+    pub fn check(&self) -> Result<(), BuildError> {
+        check::check(&self.arena, &self.arena.nodes()).map(|_| ())
+    }
+
+    /// Starts it in this process, and returns when its bolts are prepared. It runs until all spouts are done or somebody stops
+    /// it.
+    ///
+    /// # Errors
+    /// If it makes no sense, or the system refuses a thread. An error of a component comes out of [`Running::wait`].
+    pub fn start(self) -> Result<Running, RunError> {
+        build::build(&self.arena, &self.settings)
+    }
+
+    /// Starts it, and waits for the end.
+    ///
+    /// # Errors
+    /// As [`start`](Topology::start) and [`Running::wait`].
+    pub fn run(self) -> Result<Summary, RunError> {
+        self.start()?.wait()
+    }
+}
+
+impl std::fmt::Debug for Topology {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let components: Vec<_> = self.arena.nodes().iter().map(|node| node.name.clone()).collect();
+        f.debug_struct("Topology").field("name", &self.arena.topology).field("components", &components).finish()
+    }
+}
