@@ -85,12 +85,18 @@ impl Frame {
 
     /// Its bytes, as the `number`th frame of a connection.
     pub fn encode(&self, number: u64) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(self.len());
+        self.put(number, &mut bytes);
+        bytes.freeze()
+    }
+
+    /// The same, at the end of a buffer.
+    pub fn put(&self, number: u64, bytes: &mut impl BufMut) {
         let kind = match self.kind {
             Kind::Tuples => 1,
             Kind::Reports => 2,
             Kind::Control => 3,
         };
-        let mut bytes = BytesMut::with_capacity(self.len());
         bytes.put_u8(VERSION);
         bytes.put_u8(kind);
         bytes.put_u64_le(number);
@@ -98,7 +104,6 @@ impl Frame {
         bytes.put_u32_le(self.to.0);
         bytes.put_u32_le(self.from.0);
         bytes.put_slice(&self.body);
-        bytes.freeze()
     }
 
     /// Reads it back, with its number; the body is a slice of `bytes`.

@@ -17,22 +17,25 @@
 //! Credit is counted in bytes: a sender waits while [`WINDOW`] bytes are on their way or in front of the peer's full queues,
 //! so backpressure crosses processes and nothing is queued without a bound.
 //!
-//! A frame is encoded once, by its sender's task; the transport looks at its head alone. Frames of another [`Era`] than the
-//! receiver's are for tasks that are gone: the receiver drops them.
+//! A frame is encoded once, by its sender's task; the transport looks at its head alone. Frames of another
+//! [era](crate::id::Era) than the receiver's are for tasks that are gone: the receiver drops them.
 
 mod frame;
+#[cfg(feature = "cluster")]
+mod grpc;
+mod listen;
 
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-pub use self::frame::{FRAME_BYTES_MAX, Frame, FrameError, HEAD_BYTES, Kind};
-use crate::{
-    failure::Failure,
-    id::{Era, WorkerId},
-    tuple::Root,
+pub use self::{
+    frame::{FRAME_BYTES_MAX, Frame, FrameError, HEAD_BYTES, Kind},
+    listen::{Listen, Tls},
 };
+use crate::{failure::Failure, hash::Hash128, id::WorkerId, tuple::Root};
 
 /// How many bytes may be on their way to one peer: a few chunks, so that the line is busy while the peer works one off.
 pub const WINDOW: usize = 8 << 20;
@@ -71,8 +74,8 @@ pub trait Receive: Send + Sync + 'static {
     async fn lost(&self, peer: WorkerId, roots: Vec<Root>, failure: Failure);
 }
 
-/// Whom a worker talks to under an assignment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A worker of an assignment, as its peers have to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// The worker.
     pub id: WorkerId,
@@ -84,20 +87,51 @@ pub struct Peer {
 
 /// Links to the workers of an assignment.
 pub trait Transport: Send + Sync {
-    /// Connects to these peers and to no others: links to workers that are not named any more end, those to workers that
+    /// From now on this worker is `me` and talks to `peers` and to nobody else: links to others end, those to workers that
     /// stay, stay as they are. Incoming connections are admitted from these peers alone.
-    fn follow(&self, era: Era, peers: Vec<Peer>);
+    fn follow(&self, me: &Peer, peers: &[Peer]);
 
     /// The link to a peer; `None` when it is not one.
     fn link(&self, peer: WorkerId) -> Option<Arc<dyn Link>>;
+
+    /// Where peers reach this worker: `host:port`, with the port that was really opened.
+    fn address(&self) -> &str;
 }
 
 /// A worker's secret of one registration. Never printed.
-#[derive(Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token(pub u128);
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(…)")
+    }
+}
+
+/// What all workers of a topology must agree on, or nothing that they send one another would mean the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The topology's name.
+    pub topology: String,
+    /// The fingerprint of its shape.
+    pub fingerprint: Hash128,
+}
+
+/// Opens this worker's port, and answers with its transport. Nobody is talked to before [`Transport::follow`].
+///
+/// # Errors
+/// `Fatal` when the port cannot be opened, when the PEM files are not what they should be, when the address lies beyond
+/// loopback and neither TLS nor [`Listen::plaintext`] was asked for, and in a build without the feature `cluster`.
+pub async fn start(
+    listen: &Listen,
+    identity: Identity,
+    receive: Arc<dyn Receive>,
+) -> Result<Arc<dyn Transport>, Failure> {
+    #[cfg(feature = "cluster")]
+    return Ok(Arc::new(grpc::Grpc::start(listen, identity, receive).await?));
+    #[cfg(not(feature = "cluster"))]
+    {
+        let _ = (identity, receive);
+        Err(Failure::fatal(format!("cannot listen on {listen}: this program was built without the feature `cluster`")))
     }
 }
