@@ -47,7 +47,8 @@ pub(super) fn serve(shared: Arc<Shared>, port: TcpListener, closed: oneshot::Rec
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_TIMEOUT));
     if let Some((authority, pem)) = &shared.pem {
-        let tls = ServerTlsConfig::new().identity(pem.clone()).client_ca_root(authority.clone()).timeout(CONNECT_TIMEOUT);
+        let tls =
+            ServerTlsConfig::new().identity(pem.clone()).client_ca_root(authority.clone()).timeout(CONNECT_TIMEOUT);
         let wrong = |error| Failure::fatal(format!("the TLS files of {}: {error}", shared.listen));
         server = server.tls_config(tls).map_err(wrong)?;
     }
@@ -81,9 +82,8 @@ impl Service<http::Request<Body>> for Entrance {
             if request.uri().path() != PATH {
                 return Ok(Status::unimplemented("this port is for the workers of a topology").into_http());
             }
-            let mut grpc = Grpc::new(Called)
-                .max_decoding_message_size(FRAME_BYTES_MAX)
-                .max_encoding_message_size(TAKEN_BYTES);
+            let mut grpc =
+                Grpc::new(Called).max_decoding_message_size(FRAME_BYTES_MAX).max_encoding_message_size(TAKEN_BYTES);
             Ok(grpc.streaming(Calls(shared), request).await)
         })
     }

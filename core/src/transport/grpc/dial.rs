@@ -62,9 +62,8 @@ async fn connect(shared: &Shared, peer: &Peer, line: &Line) -> Result<Streaming<
     let lost = |error: &dyn std::fmt::Display| Failure::transient(format!("{error}"));
     let attempt = async {
         let channel = channel(shared, peer).await?;
-        let mut client = Grpc::new(channel)
-            .max_decoding_message_size(TAKEN_BYTES)
-            .max_encoding_message_size(FRAME_BYTES_MAX);
+        let mut client =
+            Grpc::new(channel).max_decoding_message_size(TAKEN_BYTES).max_encoding_message_size(FRAME_BYTES_MAX);
         client.ready().await.map_err(|error| lost(&chain(&error)))?;
         let frames = stream::unfold(line.open(), |mut frames| async { frames.recv().await.map(|next| (next, frames)) });
         let mut request = Request::new(frames);
@@ -75,7 +74,9 @@ async fn connect(shared: &Shared, peer: &Peer, line: &Line) -> Result<Streaming<
         let path = http::uri::PathAndQuery::from_static(PATH);
         client.streaming(request, path, Caller).await.map(tonic::Response::into_inner).map_err(|status| {
             match status.code() {
-                Code::FailedPrecondition | Code::PermissionDenied => lost(&format_args!("refused: {}", status.message())),
+                Code::FailedPrecondition | Code::PermissionDenied => {
+                    lost(&format_args!("refused: {}", status.message()))
+                }
                 _ => lost(&chain(&status)),
             }
         })

@@ -126,8 +126,11 @@ mod tests {
         assert_eq!(hello.admitted(&here, &roster()), Ok(()));
         let refused = |hello: &Hello| hello.admitted(&here, &roster()).unwrap_err();
         let other = refused(&Hello::new(&identity(8), WorkerId(2), &peer(1)));
-        assert!(matches!(&other, Refusal::Different(why)
-            if why.contains(&Hash128(8).to_string()) && why.contains(&Hash128(7).to_string())), "{other}");
+        assert!(
+            matches!(&other, Refusal::Different(why)
+            if why.contains(&Hash128(8).to_string()) && why.contains(&Hash128(7).to_string())),
+            "{other}"
+        );
         assert!(matches!(refused(&Hello { topology: "x".to_owned(), ..hello.clone() }), Refusal::Different(_)));
         assert!(matches!(refused(&Hello { protocol: 2, ..hello.clone() }), Refusal::Different(_)));
         assert!(matches!(refused(&Hello { from: WorkerId(3), ..hello.clone() }), Refusal::Stranger(_)));

@@ -84,11 +84,7 @@ impl Drop for Dialer {
 }
 
 impl Grpc {
-    pub(super) async fn start(
-        listen: &Listen,
-        identity: Identity,
-        receive: Arc<dyn Receive>,
-    ) -> Result<Grpc, Failure> {
+    pub(super) async fn start(listen: &Listen, identity: Identity, receive: Arc<dyn Receive>) -> Result<Grpc, Failure> {
         let cannot = |error: &dyn std::fmt::Display| Failure::fatal(format!("cannot listen on {listen}: {error}"));
         let bound: Vec<SocketAddr> =
             tokio::net::lookup_host(&listen.bind).await.map_err(|error| cannot(&error))?.collect();
@@ -97,7 +93,8 @@ impl Grpc {
         let port = tokio::net::TcpListener::bind(&bound[..]).await.map_err(|error| cannot(&error))?;
         let address = listen.advertised(port.local_addr().map_err(|error| cannot(&error))?)?;
         let roster = watch::Sender::new(Roster::default());
-        let shared = Arc::new(Shared { listen: listen.clone(), pem, identity, receive, roster, callers: Mutex::default() });
+        let shared =
+            Arc::new(Shared { listen: listen.clone(), pem, identity, receive, roster, callers: Mutex::default() });
         let (close, closed) = oneshot::channel();
         accept::serve(shared.clone(), port, closed)?;
         tracing::info!("listens on {listen} for other workers, who reach it at {address}");
@@ -115,7 +112,8 @@ impl Drop for Grpc {
 /// Reads the PEM files. Their contents never get into a message.
 fn read_pem(tls: &super::Tls) -> Result<(Certificate, Pem), Failure> {
     let read = |path: &std::path::Path| {
-        let text = std::fs::read(path).map_err(|error| Failure::fatal(format!("reading {}: {error}", path.display())))?;
+        let text =
+            std::fs::read(path).map_err(|error| Failure::fatal(format!("reading {}: {error}", path.display())))?;
         match text.windows(11).any(|bytes| bytes == b"-----BEGIN ") {
             true => Ok(text),
             false => Err(Failure::fatal(format!("{} is no PEM file", path.display()))),
