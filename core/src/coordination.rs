@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use crate::{
     failure::Failure,
     id::{Epoch, Nonce, TxId},
+    membership::{Assignment, Members},
 };
 
 /// What coordination holds of a batch group.
@@ -46,6 +47,11 @@ pub trait Coordination: Send + Sync {
     /// Waits until this process leads `topology`; everyone else is a standby meanwhile. Retries by itself while the
     /// service is away; `Fatal` when trying again cannot help (a path without rights, an unknown format version).
     async fn campaign(&self, topology: &str, nonce: Nonce) -> Result<Box<dyn Reign>, Failure>;
+
+    /// The workers that it knows; `None` when it keeps leadership alone, and topologies run in one process.
+    fn members(&self) -> Option<&dyn Members> {
+        None
+    }
 }
 
 /// Leadership, as long as it lasts; resigns when dropped. Methods may be called concurrently.
@@ -70,6 +76,12 @@ pub trait Reign: Send + Sync {
 
     /// Notes that everything up to `txid` is complete, and deletes the plans below it, conditional on this reign.
     async fn complete(&self, group: &str, txid: TxId) -> Result<(), Failure>;
+
+    /// Writes who runs which tasks, conditional on this reign.
+    async fn assign(&self, group: &str, assignment: &Assignment) -> Result<(), Failure> {
+        let _ = (group, assignment);
+        Err(Failure::fatal("this coordination service keeps no assignments"))
+    }
 
     /// Returns when the session or the local lease is gone, with the reason; a leader stops acting then.
     async fn lost(&self) -> Failure;

@@ -8,8 +8,8 @@
 //! least once. Trident stands on the pure machines of [`task`].
 //!
 //! Read in this order: [`id`] and [`failure`] (the vocabulary), [`tuple`], [`task`], [`acker`], then [`runtime`].
-//! [`coordination`] is the contract for leadership, [`transport`] the one for tuples between processes; [`hash`] and
-//! [`codec`] are the durable encodings.
+//! [`coordination`] is the contract for leadership, [`membership`] says which worker runs which tasks, [`transport`] is the
+//! contract for tuples between workers; [`hash`] and [`codec`] are the durable encodings.
 
 pub mod acker;
 pub mod codec;
@@ -20,6 +20,7 @@ pub mod failure;
 pub mod hash;
 pub mod id;
 pub mod metrics;
+pub mod membership;
 pub mod mutant;
 pub mod runtime;
 pub mod task;

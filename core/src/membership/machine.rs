@@ -1,0 +1,374 @@
+//! Decides what a worker does about the assignment, and what a leader does about the workers. Pure.
+//!
+//! Every worker has this machine: it starts and stops the worker's tasks as the assignment says. While the worker leads, the
+//! same machine makes the assignments:
+//!
+//! ```text
+//!             somebody is gone, or a reign begins                       all say "ready"
+//!   ┌─────────────────────────────────────────────► Writing ─► Gathering ─────────────► Running
+//!   │     somebody has come, or wants to leave                     ▲  a link broke: disband  │
+//!   └── Draining ◄──────────────────────────────────────────────── └──────────◄──────────────┘
+//! ```
+
+use std::collections::BTreeSet;
+
+use super::{
+    Sight,
+    record::{Assignment, Member, Share},
+};
+use crate::{
+    failure::{Failure, FailureKind},
+    hash::{Hash128, hash64},
+    id::{Era, Nonce, WorkerId},
+};
+
+/// What a worker is told.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Its registration stands, as this member.
+    Registered(Member),
+    /// Its registration is gone.
+    Expired,
+    /// What coordination shows.
+    Seen(Sight),
+    /// It leads: the nonce of its reign.
+    Led(Nonce),
+    /// It does not lead any more.
+    Deposed,
+    /// The assignment was written, or not.
+    Written(Era, Result<(), Failure>),
+    /// The link to a peer stands.
+    Up(WorkerId),
+    /// A link to or from a peer broke.
+    Broke(WorkerId, Failure),
+    /// A worker (perhaps this one) says that its tasks of an era run and that its links stand.
+    Ready(WorkerId, Era),
+    /// Nothing is under way, and nothing begins until there is an assignment.
+    Drained,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Stop the tasks that run here, if any do, and start those of this assignment.
+    Start(Assignment),
+    /// Stop the tasks that run here.
+    Stop,
+    /// Tell this leader that the tasks of an era run here and that the links stand.
+    TellReady(WorkerId, Era),
+    /// Write an assignment, under the reign.
+    Write(Assignment),
+    /// Let what is under way end, begin nothing, and say `Drained`.
+    Drain,
+    /// All workers are ready: go on with these, in a new generation.
+    Owners(Assignment),
+    /// A worker cannot be relied on: everything under way has failed, and nothing begins until there are `Owners`.
+    Disband(Failure),
+    /// Tell a person.
+    Warn(String),
+    /// This worker can never be a part of it.
+    Refused(Failure),
+}
+
+/// One worker's view of the membership.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    fingerprint: Hash128,
+    me: Option<Member>,
+    seen: Sight,
+    running: Option<Running>,
+    reign: Option<Reign>,
+    warned: BTreeSet<WorkerId>,
+}
+
+/// The assignment whose tasks run here.
+#[derive(Clone, Debug)]
+struct Running {
+    assignment: Assignment,
+    /// The peers that links stand to.
+    up: BTreeSet<WorkerId>,
+    told: bool,
+}
+
+/// What a leader knows.
+#[derive(Clone, Debug)]
+struct Reign {
+    nonce: Nonce,
+    /// How many assignments it has made.
+    count: u64,
+    stage: Stage,
+    /// What it last wrote, or is writing.
+    made: Option<Assignment>,
+    ready: BTreeSet<WorkerId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing is assigned: a reign begins, or a write has failed.
+    Open,
+    Writing,
+    Gathering,
+    Running,
+    Draining,
+}
+
+impl Membership {
+    /// A worker that is not registered yet, of a topology with this fingerprint.
+    pub fn new(fingerprint: Hash128) -> Membership {
+        let (seen, warned) = (Sight::default(), BTreeSet::new());
+        Membership { fingerprint, me: None, seen, running: None, reign: None, warned }
+    }
+
+    /// Takes one event; answers with what to do.
+    pub fn step(&mut self, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Registered(member) => self.me = Some(member),
+            Event::Expired => {
+                self.me = None;
+                self.seen = Sight::default();
+                self.stop(&mut effects);
+                let failure = Failure::transient("this worker's registration is gone");
+                self.disband(&failure, &mut effects);
+            }
+            Event::Seen(sight) => {
+                self.seen = sight;
+                self.follow(&mut effects);
+            }
+            Event::Led(nonce) => {
+                self.reign =
+                    Some(Reign { nonce, count: 0, stage: Stage::Open, made: None, ready: BTreeSet::new() });
+            }
+            Event::Deposed => self.reign = None,
+            Event::Written(era, result) => self.on_written(era, result, &mut effects),
+            Event::Up(peer) => self.on_up(peer, &mut effects),
+            Event::Broke(peer, failure) => self.on_broke(peer, &failure, &mut effects),
+            Event::Ready(worker, era) => self.on_ready(worker, era, &mut effects),
+            Event::Drained => {
+                if let Some(reign) = &mut self.reign
+                    && reign.stage == Stage::Draining
+                {
+                    reign.stage = Stage::Open;
+                }
+            }
+        }
+        self.assign(&mut effects);
+        effects
+    }
+
+    /// This worker, while it is registered.
+    pub fn me(&self) -> Option<&Member> {
+        self.me.as_ref()
+    }
+
+    fn my_id(&self) -> Option<WorkerId> {
+        self.me.as_ref().map(|me| me.peer.id)
+    }
+
+    // ----- as a worker -----
+
+    /// Starts and stops tasks as the assignment that stands says.
+    fn follow(&mut self, effects: &mut Vec<Effect>) {
+        let Some(me) = self.my_id() else { return };
+        let Some(assignment) = self.seen.assignment.clone() else { return self.stop(effects) };
+        // A leader follows what it wrote; what it sees may be older.
+        if self.reign.as_ref().is_some_and(|reign| reign.made.is_some()) {
+            return;
+        }
+        if assignment.fingerprint != self.fingerprint {
+            self.stop(effects);
+            if self.seen.members.iter().any(|member| member.peer.id == assignment.leader) {
+                effects.push(Effect::Refused(Failure::fatal(format!(
+                    "the workers of this topology run fingerprint {} and this program has {}: run the same program \
+                     everywhere",
+                    assignment.fingerprint, self.fingerprint
+                ))));
+            }
+            return;
+        }
+        match assignment.place(me) {
+            Some(_) => self.start(assignment, effects),
+            None => self.stop(effects),
+        }
+    }
+
+    fn start(&mut self, assignment: Assignment, effects: &mut Vec<Effect>) {
+        if self.running.as_ref().is_some_and(|running| running.assignment.era == assignment.era) {
+            return;
+        }
+        effects.push(Effect::Start(assignment.clone()));
+        // Links to workers that stay, stay.
+        let up = self.running.take().map_or(BTreeSet::new(), |before| before.up);
+        let up = up.into_iter().filter(|peer| assignment.place(*peer).is_some()).collect();
+        self.running = Some(Running { assignment, up, told: false });
+        self.tell_when_ready(effects);
+    }
+
+    fn stop(&mut self, effects: &mut Vec<Effect>) {
+        if self.running.take().is_some() {
+            effects.push(Effect::Stop);
+        }
+    }
+
+    fn on_up(&mut self, peer: WorkerId, effects: &mut Vec<Effect>) {
+        if let Some(running) = &mut self.running
+            && running.assignment.place(peer).is_some()
+        {
+            running.up.insert(peer);
+            // Whoever has come back may have forgotten what it was told.
+            running.told &= peer != running.assignment.leader;
+        }
+        self.tell_when_ready(effects);
+    }
+
+    fn tell_when_ready(&mut self, effects: &mut Vec<Effect>) {
+        let Some(me) = self.my_id() else { return };
+        let Some(running) = &mut self.running else { return };
+        let stands = |share: &Share| share.peer.id == me || running.up.contains(&share.peer.id);
+        if !running.told && running.assignment.shares.iter().all(stands) {
+            running.told = true;
+            effects.push(Effect::TellReady(running.assignment.leader, running.assignment.era));
+        }
+    }
+
+    fn on_broke(&mut self, peer: WorkerId, failure: &Failure, effects: &mut Vec<Effect>) {
+        if let Some(running) = &mut self.running {
+            // It is said again when everything stands.
+            running.told &= !running.up.remove(&peer);
+        }
+        let concerned = |reign: &Reign| reign.made.as_ref().is_some_and(|made| made.place(peer).is_some());
+        if self.reign.as_ref().is_some_and(concerned) {
+            if let Some(reign) = &mut self.reign {
+                reign.ready.remove(&peer);
+            }
+            let what = format!("the link with {peer} broke: {failure}");
+            self.disband(&Failure::transient(what), effects);
+        }
+    }
+
+    // ----- as the leader -----
+
+    fn disband(&mut self, failure: &Failure, effects: &mut Vec<Effect>) {
+        let Some(reign) = &mut self.reign else { return };
+        if matches!(reign.stage, Stage::Running | Stage::Draining) {
+            reign.stage = Stage::Gathering;
+            effects.push(Effect::Disband(failure.clone()));
+        }
+    }
+
+    fn on_ready(&mut self, worker: WorkerId, era: Era, effects: &mut Vec<Effect>) {
+        let Some(reign) = &mut self.reign else { return };
+        let Some(made) = &reign.made else { return };
+        if made.era != era || made.place(worker).is_none() {
+            return;
+        }
+        reign.ready.insert(worker);
+        if reign.stage == Stage::Gathering && made.shares.iter().all(|share| reign.ready.contains(&share.peer.id)) {
+            reign.stage = Stage::Running;
+            effects.push(Effect::Owners(made.clone()));
+        }
+    }
+
+    fn on_written(&mut self, era: Era, result: Result<(), Failure>, effects: &mut Vec<Effect>) {
+        let Some(reign) = &mut self.reign else { return };
+        let Some(made) = reign.made.clone().filter(|made| made.era == era && reign.stage == Stage::Writing) else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                reign.stage = Stage::Gathering;
+                self.start(made, effects);
+            }
+            // It may stand all the same; another one is made, which nobody confuses with it.
+            Err(failure) => {
+                reign.stage = Stage::Open;
+                reign.made = None;
+                if failure.kind != FailureKind::Fenced {
+                    effects.push(Effect::Warn(format!("writing the assignment: {failure}")));
+                }
+            }
+        }
+    }
+
+    /// Whoever can have tasks now, in order. A worker that was started again under its old address stands for both.
+    fn eligible(&self) -> Vec<&Member> {
+        let members = &self.seen.members;
+        let replaced = |place: usize, member: &Member| {
+            members[place + 1..].iter().any(|newer| newer.peer.address == member.peer.address)
+        };
+        let able = |(place, member): &(usize, &Member)| {
+            member.fingerprint == self.fingerprint && !member.leaving && !replaced(*place, member)
+        };
+        members.iter().enumerate().filter(able).map(|(_, member)| member).collect()
+    }
+
+    /// Makes an assignment when one is due.
+    fn assign(&mut self, effects: &mut Vec<Effect>) {
+        self.warn_of_strangers(effects);
+        let wanted: Vec<Share> = self.eligible().into_iter().map(share).collect();
+        let Some(me) = self.my_id() else { return };
+        // Whoever leads is one of them: it is the one that all others talk to.
+        if !wanted.iter().any(|share| share.peer.id == me) {
+            return;
+        }
+        let registered: BTreeSet<WorkerId> = self.seen.members.iter().map(|member| member.peer.id).collect();
+        let Some(reign) = &mut self.reign else { return };
+        let due = match (&reign.made, reign.stage) {
+            (_, Stage::Writing) => false,
+            (None, _) | (_, Stage::Open) => true,
+            (Some(made), _) if made.shares == wanted => false,
+            (Some(made), stage) => {
+                let gone = |share: &Share| {
+                    !registered.contains(&share.peer.id)
+                        || wanted.iter().any(|other| {
+                            other.peer.address == share.peer.address && other.peer.id != share.peer.id
+                        })
+                };
+                let lost = made.shares.iter().find(|share| gone(share)).map(|share| share.peer.clone());
+                match (lost, stage) {
+                    (Some(lost), Stage::Running | Stage::Draining) => {
+                        let what = format!("{} at {} is gone", lost.id, lost.address);
+                        effects.push(Effect::Disband(Failure::transient(what)));
+                        true
+                    }
+                    (Some(_), _) | (None, Stage::Gathering) => true,
+                    (None, Stage::Running) => {
+                        reign.stage = Stage::Draining;
+                        effects.push(Effect::Drain);
+                        false
+                    }
+                    (None, _) => false,
+                }
+            }
+        };
+        if !due {
+            return;
+        }
+        reign.count += 1;
+        let (nonce, fingerprint) = (reign.nonce, self.fingerprint);
+        let era = Era(hash64(&[nonce.0.to_le_bytes(), reign.count.to_le_bytes()].concat()));
+        let made = Assignment { era, nonce, leader: me, fingerprint, shares: wanted };
+        (reign.stage, reign.made) = (Stage::Writing, Some(made.clone()));
+        reign.ready.clear();
+        effects.push(Effect::Write(made));
+    }
+
+    fn warn_of_strangers(&mut self, effects: &mut Vec<Effect>) {
+        if self.reign.is_none() {
+            return;
+        }
+        for member in self.seen.members.iter().filter(|member| member.fingerprint != self.fingerprint) {
+            if self.warned.insert(member.peer.id) {
+                effects.push(Effect::Warn(format!(
+                    "{} at {} runs fingerprint {} and this topology has {}: it gets no tasks; run the same program \
+                     everywhere",
+                    member.peer.id, member.peer.address, member.fingerprint, self.fingerprint
+                )));
+            }
+        }
+    }
+}
+
+fn share(member: &Member) -> Share {
+    Share { peer: member.peer.clone(), capacity: member.capacity }
+}

@@ -1,0 +1,164 @@
+//! What is written down about workers, with golden bytes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec::{self, CodecError},
+    hash::Hash128,
+    id::{Era, Nonce, WorkerId},
+    transport::Peer,
+};
+
+/// A registration takes about 100 bytes.
+pub const MEMBER_BYTES_MAX: usize = 2048;
+
+/// More workers than anybody starts for one topology.
+pub const MEMBERS_MAX: usize = 1024;
+
+/// A registered worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Who it is, and where its peers reach it.
+    pub peer: Peer,
+    /// The fingerprint of its topology: another one gets no tasks.
+    pub fingerprint: Hash128,
+    /// How much it takes.
+    pub capacity: Capacity,
+    /// Whether it wants to end.
+    pub leaving: bool,
+}
+
+/// How many tasks of each sort a worker takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Tasks that read sources.
+    pub readers: u16,
+    /// Tasks of each level of stages.
+    pub stages: u16,
+}
+
+/// A worker's part of an assignment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The worker.
+    pub peer: Peer,
+    /// What it takes.
+    pub capacity: Capacity,
+}
+
+/// Who runs which tasks: everything follows from the order of the shares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Its name.
+    pub era: Era,
+    /// The leader that made it.
+    pub nonce: Nonce,
+    /// The worker that this leader is.
+    pub leader: WorkerId,
+    /// The fingerprint of the topology.
+    pub fingerprint: Hash128,
+    /// The workers, in order.
+    pub shares: Vec<Share>,
+}
+
+impl Member {
+    /// Its durable form.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Reads it back; strictly.
+    pub fn decode(bytes: &[u8]) -> Result<Member, CodecError> {
+        if bytes.len() > MEMBER_BYTES_MAX {
+            return Err(CodecError::Corrupt(format!("{} bytes, and a worker takes {MEMBER_BYTES_MAX}", bytes.len())));
+        }
+        codec::decode(bytes)
+    }
+}
+
+impl Assignment {
+    /// Its durable form.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Reads it back; strictly.
+    pub fn decode(bytes: &[u8]) -> Result<Assignment, CodecError> {
+        let most = MEMBERS_MAX * MEMBER_BYTES_MAX;
+        if bytes.len() > most {
+            return Err(CodecError::Corrupt(format!("{} bytes, and an assignment takes {most}", bytes.len())));
+        }
+        let assignment: Assignment = codec::decode(bytes)?;
+        match assignment.shares.len() {
+            1..=MEMBERS_MAX => Ok(assignment),
+            other => Err(CodecError::Corrupt(format!("{other} workers, and there are 1 to {MEMBERS_MAX}"))),
+        }
+    }
+
+    /// The place of a worker in it.
+    pub fn place(&self, worker: WorkerId) -> Option<usize> {
+        self.shares.iter().position(|share| share.peer.id == worker)
+    }
+
+    /// Its workers as peers.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.shares.iter().map(|share| share.peer.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::transport::Token;
+
+    fn member() -> Member {
+        let peer = Peer { id: WorkerId(0x0102_0304_0506_0708), address: "h:7".to_owned(), token: Token(9) };
+        Member { peer, fingerprint: Hash128(5), capacity: Capacity { readers: 1, stages: 2 }, leaving: false }
+    }
+
+    fn assignment() -> Assignment {
+        let Member { peer, fingerprint, capacity, .. } = member();
+        let (era, nonce, leader) = (Era(4), Nonce(3), WorkerId(2));
+        Assignment { era, nonce, leader, fingerprint, shares: vec![Share { peer, capacity }] }
+    }
+
+    /// Golden bytes: if this fails, workers of two builds misread one another; raise the codec's version instead.
+    #[test]
+    fn the_encodings_are_the_documented_ones() {
+        let peer = [253, 8, 7, 6, 5, 4, 3, 2, 1, 3, b'h', b':', b'7', 9];
+        assert_eq!(member().encode(), [&[1][..], &peer, &[5, 1, 2, 0]].concat());
+        assert_eq!(assignment().encode(), [&[1, 4, 3, 2, 5, 1][..], &peer, &[1, 2]].concat());
+        assert_eq!(Member::decode(&member().encode()).unwrap(), member());
+        assert_eq!(Assignment::decode(&assignment().encode()).unwrap(), assignment());
+    }
+
+    #[test]
+    fn x6_records_without_workers_or_beyond_all_measure_are_refused() {
+        assert!(Assignment::decode(&Assignment { shares: vec![], ..assignment() }.encode()).is_err());
+        let many = Assignment { shares: vec![assignment().shares[0].clone(); MEMBERS_MAX + 1], ..assignment() };
+        assert!(Assignment::decode(&many.encode()).is_err());
+        let mut long = member();
+        long.peer.address = "h".repeat(MEMBER_BYTES_MAX);
+        assert!(Member::decode(&long.encode()).is_err());
+    }
+
+    #[test]
+    fn x5_a_token_is_not_printed() {
+        let mut secret = member();
+        secret.peer.token = Token(1_234_567_890);
+        assert!(!format!("{secret:?}").contains("1234567890"));
+    }
+
+    proptest! {
+        #[test]
+        fn x6_hostile_records_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..60), flip in any::<(usize, u8)>()) {
+            let _ = (Member::decode(&bytes), Assignment::decode(&bytes));
+            bytes = assignment().encode();
+            let at = flip.0 % bytes.len();
+            bytes[at] = flip.1;
+            let _ = Assignment::decode(&bytes);
+        }
+    }
+}
