@@ -51,7 +51,7 @@ pub(crate) async fn campaign(zookeeper: &ZooKeeper, layout: Layout, nonce: Nonce
 }
 
 /// A new session. The first one must be had within the start timeout; later the ensemble may be away for any time.
-async fn reach(zookeeper: &ZooKeeper) -> Result<Client, Failure> {
+pub(crate) async fn reach(zookeeper: &ZooKeeper) -> Result<Client, Failure> {
     let (began, mut pause, mut told) = (Instant::now(), PAUSE_FIRST, false);
     let cluster = zookeeper.address.cluster();
     loop {
@@ -97,14 +97,14 @@ async fn stand(zookeeper: &ZooKeeper, client: &Client, layout: &Layout, nonce: N
     let options = CreateMode::Ephemeral.with_acls(zookeeper.acls());
     let poll = (client.session_timeout() / 4).min(PAUSE_MAX);
     let mut told = false;
-    folders(zookeeper, client, layout).await?;
+    folders(zookeeper, client, &layout.groups()).await?;
     loop {
         let sent = Instant::now();
         match client.create(&leader, &content, &options).await.map_err(Trouble::from) {
             Ok(_) => return Ok(sent),
             Err(Trouble::Refused(Error::NodeExists) | Trouble::Unknown(_)) => {}
             Err(Trouble::Refused(Error::NoNode)) => {
-                folders(zookeeper, client, layout).await?;
+                folders(zookeeper, client, &layout.groups()).await?;
                 continue;
             }
             Err(trouble) => return Err(trouble),
@@ -136,10 +136,10 @@ async fn stand(zookeeper: &ZooKeeper, client: &Client, layout: &Layout, nonce: N
 }
 
 /// Makes the folders that are missing, chroot included.
-async fn folders(zookeeper: &ZooKeeper, client: &Client, layout: &Layout) -> Result<(), Trouble> {
+pub(crate) async fn folders(zookeeper: &ZooKeeper, client: &Client, folder: &str) -> Result<(), Trouble> {
     let options = CreateMode::Persistent.with_acls(zookeeper.acls());
     loop {
-        match client.mkdir(&layout.groups(), &options).await.map_err(Trouble::from) {
+        match client.mkdir(folder, &options).await.map_err(Trouble::from) {
             Ok(()) => return Ok(()),
             Err(Trouble::Unknown(_)) => tokio::time::sleep(PAUSE_FIRST).await,
             Err(trouble) => return Err(trouble),

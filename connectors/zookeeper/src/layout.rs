@@ -5,7 +5,7 @@
 
 use tine_core::{
     failure::Failure,
-    id::{Nonce, TxId},
+    id::{Nonce, TxId, WorkerId},
 };
 
 /// Digits of a txid in a node's name: as many as the largest has, so that names sort as numbers.
@@ -40,6 +40,20 @@ impl Layout {
 
     pub(crate) fn leader(&self) -> String {
         format!("{}/leader", self.topology)
+    }
+
+    /// The folder of the registered workers.
+    pub(crate) fn workers(&self) -> String {
+        format!("{}/workers", self.topology)
+    }
+
+    pub(crate) fn worker(&self, id: WorkerId) -> String {
+        format!("{}/{:016x}", self.workers(), id.0)
+    }
+
+    /// Who runs which tasks.
+    pub(crate) fn assignment(&self) -> String {
+        format!("{}/assignment", self.topology)
     }
 
     pub(crate) fn groups(&self) -> String {
@@ -99,6 +113,8 @@ mod tests {
         let layout = Layout::new("/apps", "word count").unwrap();
         let group = layout.group("words/1").unwrap();
         assert_eq!(layout.leader(), "/apps/tine/word%20count/leader");
+        assert_eq!(layout.worker(WorkerId(255)), "/apps/tine/word%20count/workers/00000000000000ff");
+        assert_eq!(layout.assignment(), "/apps/tine/word%20count/assignment");
         assert_eq!(group.node, "/apps/tine/word%20count/groups/words%2F1");
         assert_eq!(group.reign(Nonce(255)), "/apps/tine/word%20count/groups/words%2F1/reign-00000000000000ff");
         assert_eq!(group.plan(TxId(7)), "/apps/tine/word%20count/groups/words%2F1/plans/00000000000000000007");

@@ -15,6 +15,8 @@
 //!
 //! ```text
 //! /tine/<topology>/leader                          ephemeral; the nonce of who leads
+//! /tine/<topology>/workers/<id>                    ephemeral; a worker: address, fingerprint, token, capacity
+//! /tine/<topology>/assignment                      which worker runs which tasks
 //! /tine/<topology>/groups/<group>                  epoch, nonce, lineage, complete txid, next txid
 //! /tine/<topology>/groups/<group>/reign-<nonce>    empty; whose claim stands
 //! /tine/<topology>/groups/<group>/plans/<txid>     a plan
@@ -25,7 +27,8 @@
 //! version, does not come again after a restore from a backup. There are no sequential nodes, so nothing is created twice.
 //!
 //! In reading order: [`address`], [`layout`], [`content`]; [`candidacy`] waits for leadership; [`session`] keeps the lease;
-//! [`reign`] is leadership, [`standing`] what it knows of a group, and [`write`] settles replies that were lost.
+//! [`reign`] is leadership, [`standing`] what it knows of a group, and [`write`] settles replies that were lost; [`workers`]
+//! registers workers and shows them to one another.
 
 mod address;
 mod candidacy;
@@ -35,6 +38,7 @@ mod outcome;
 mod reign;
 mod session;
 mod standing;
+mod workers;
 mod write;
 
 use std::{
@@ -51,6 +55,7 @@ use tine_core::{
     coordination::{Coordination, Reign},
     failure::Failure,
     id::Nonce,
+    membership::{Member, Members, Registration},
 };
 use zookeeper_client::Acls;
 
@@ -145,6 +150,19 @@ impl Coordination for ZooKeeper {
         let layout = Layout::new(&self.address.chroot, topology)?;
         self.warn_when_world_writable(&layout);
         candidacy::campaign(self, layout, nonce).await
+    }
+
+    fn members(&self) -> Option<&dyn Members> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Members for ZooKeeper {
+    async fn register(&self, topology: &str, member: &Member) -> Result<Box<dyn Registration>, Failure> {
+        let layout = Layout::new(&self.address.chroot, topology)?;
+        self.warn_when_world_writable(&layout);
+        workers::register(self, layout, member).await
     }
 }
 

@@ -11,9 +11,10 @@ use tine_core::{
     coordination::{Claim, GroupRecord, Reign},
     failure::Failure,
     id::{Nonce, TxId},
+    membership::Assignment,
 };
 use tokio::task::JoinHandle;
-use zookeeper_client::{Acls, Error};
+use zookeeper_client::{Acls, CreateMode, Error};
 
 use crate::{
     PLAN_BYTES_MAX,
@@ -44,7 +45,7 @@ pub(crate) struct ZooKeeperReign {
 impl ZooKeeperReign {
     pub(crate) fn new(session: Arc<Session>, layout: Layout, nonce: Nonce, acls: Acls<'static>) -> ZooKeeperReign {
         let (guarded, leader) = (session.clone(), layout.leader());
-        let guard = tokio::spawn(async move { guarded.guard(&leader, &content::leader(nonce)).await });
+        let guard = tokio::spawn(async move { guarded.guard(&leader, Some(&content::leader(nonce))).await });
         ZooKeeperReign { session, layout, nonce, acls, groups: Mutex::default(), guard }
     }
 
@@ -111,6 +112,19 @@ impl Reign for ZooKeeperReign {
 
     async fn complete(&self, group: &str, txid: TxId) -> Result<(), Failure> {
         self.write(group, |standing, paths| standing.complete(paths, self.nonce, txid)).await
+    }
+
+    async fn assign(&self, group: &str, assignment: &Assignment) -> Result<(), Failure> {
+        let node = self.layout.assignment();
+        let options = CreateMode::Persistent.with_acls(self.acls);
+        // Empty until the write below: nobody takes that for an assignment.
+        match self.session.call(|client| client.create(&node, b"", &options)).await {
+            Ok(_) | Err(Trouble::Refused(Error::NodeExists) | Trouble::Unknown(_)) => {}
+            Err(Trouble::Lost(failure)) => return Err(failure),
+            Err(Trouble::Refused(error) | Trouble::Over(error)) => return Err(judge(&node, &error)),
+        }
+        let content = assignment.encode();
+        self.write(group, |standing, paths| standing.assign(paths, self.nonce, (node, content))).await
     }
 
     async fn lost(&self) -> Failure {

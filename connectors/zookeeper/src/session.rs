@@ -80,20 +80,21 @@ impl Session {
         }
     }
 
-    /// Looks after the leader node until this leadership is gone: by its watch, and by a timer for watches that do not
-    /// come.
-    pub(crate) async fn guard(&self, leader: &str, content: &[u8]) {
-        let watcher = self.call(|client| client.get_and_watch_data(leader)).await.ok().map(|(_, _, watcher)| watcher);
+    /// Looks after an ephemeral node of this session until it is gone, or holds something else than it should: by its
+    /// watch, and by a timer for watches that do not come. `content` is `None` where it may change.
+    pub(crate) async fn guard(&self, node: &str, content: Option<&[u8]>) {
+        let watcher = self.call(|client| client.get_and_watch_data(node)).await.ok().map(|(_, _, watcher)| watcher);
         let mut hint = Box::pin(changed(watcher));
         let mut hinted = false;
         let mut states = self.client.state_watcher();
         loop {
-            match self.call(|client| client.get_data(leader)).await {
-                Ok((found, stat)) if stat.ephemeral_owner == self.client.session_id().0 && found == content => {}
-                Ok(_) => return self.dethroned(leader, "is another leader's"),
-                Err(Trouble::Refused(Error::NoNode)) => return self.dethroned(leader, "is gone"),
+            let same = |found: &[u8]| content.is_none_or(|content| content == found);
+            match self.call(|client| client.get_data(node)).await {
+                Ok((found, stat)) if stat.ephemeral_owner == self.client.session_id().0 && same(&found) => {}
+                Ok(_) => return self.dethroned(node, "is somebody else's"),
+                Err(Trouble::Refused(Error::NoNode)) => return self.dethroned(node, "is gone"),
                 Err(Trouble::Lost(_)) => return,
-                Err(error) => tracing::debug!("{}: looking at {leader}: {error:?}", self.describe),
+                Err(error) => tracing::debug!("{}: looking at {node}: {error:?}", self.describe),
             }
             tokio::select! {
                 () = &mut hint, if !hinted => hinted = true,
@@ -104,8 +105,8 @@ impl Session {
         }
     }
 
-    fn dethroned(&self, leader: &str, how: &str) {
-        let message = format!("{}: fenced: the node {leader} {how}", self.describe);
+    fn dethroned(&self, node: &str, how: &str) {
+        let message = format!("{}: fenced: the node {node} {how}", self.describe);
         self.lose(Failure::new(FailureKind::Fenced, message));
     }
 

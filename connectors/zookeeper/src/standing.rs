@@ -30,6 +30,8 @@ pub(crate) enum Step {
     Require(String),
     /// The node must not exist, and does then.
     Create(String, Vec<u8>),
+    /// The node must exist, and holds this then.
+    Set(String, Vec<u8>),
     /// The node must exist, and does not then.
     Delete(String),
 }
@@ -116,6 +118,23 @@ impl Standing {
         let kept = after.plans.split_off(&after.node.complete);
         let gone = std::mem::replace(&mut after.plans, kept);
         Ok(Change { after, steps: deletes(paths, nonce, gone) })
+    }
+
+    /// Writes who runs which tasks into a node that exists.
+    pub(crate) fn assign(
+        &self,
+        paths: &GroupPaths,
+        nonce: Nonce,
+        (node, content): (String, Vec<u8>),
+    ) -> Result<Change, Failure> {
+        self.require_claim(paths, nonce)?;
+        if content.len() > PLAN_BYTES_MAX {
+            let bytes = content.len();
+            return Err(Failure::fatal(format!(
+                "an assignment of {bytes} bytes, and zookeeper takes {PLAN_BYTES_MAX}"
+            )));
+        }
+        Ok(Change { after: self.changed(), steps: vec![Step::Require(paths.reign(nonce)), Step::Set(node, content)] })
     }
 
     /// This standing at the version that the next write makes.
@@ -210,6 +229,13 @@ mod tests {
         assert!(other.steps.contains(&Step::Delete(paths().reign(ME))));
         assert!(other.after.write_plan(&paths(), ME, TxId(1), b"").is_err());
         assert!(Standing::default().write_plan(&paths(), Nonce(0), TxId(1), b"").is_err());
+    }
+
+    #[test]
+    fn only_the_claimant_assigns() {
+        let change = claimed().assign(&paths(), ME, ("/a".to_owned(), vec![1])).unwrap();
+        assert_eq!(change.steps, [Step::Require(paths().reign(ME)), Step::Set("/a".to_owned(), vec![1])]);
+        assert!(claimed().assign(&paths(), Nonce(8), ("/a".to_owned(), vec![1])).is_err());
     }
 
     #[test]

@@ -134,6 +134,7 @@ fn build<'a>(
         match step {
             Step::Require(path) => writer.add_check_version(path, -1)?,
             Step::Create(path, data) => writer.add_create(path, data, &persistent)?,
+            Step::Set(path, data) => writer.add_set_data(path, data, None)?,
             Step::Delete(path) => writer.add_delete(path, None)?,
         }
     }

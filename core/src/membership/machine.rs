@@ -136,8 +136,7 @@ impl Membership {
                 self.follow(&mut effects);
             }
             Event::Led(nonce) => {
-                self.reign =
-                    Some(Reign { nonce, count: 0, stage: Stage::Open, made: None, ready: BTreeSet::new() });
+                self.reign = Some(Reign { nonce, count: 0, stage: Stage::Open, made: None, ready: BTreeSet::new() });
             }
             Event::Deposed => self.reign = None,
             Event::Written(era, result) => self.on_written(era, result, &mut effects),
@@ -320,9 +319,9 @@ impl Membership {
             (Some(made), stage) => {
                 let gone = |share: &Share| {
                     !registered.contains(&share.peer.id)
-                        || wanted.iter().any(|other| {
-                            other.peer.address == share.peer.address && other.peer.id != share.peer.id
-                        })
+                        || wanted
+                            .iter()
+                            .any(|other| other.peer.address == share.peer.address && other.peer.id != share.peer.id)
                 };
                 let lost = made.shares.iter().find(|share| gone(share)).map(|share| share.peer.clone());
                 match (lost, stage) {

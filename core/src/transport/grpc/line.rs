@@ -133,7 +133,7 @@ impl Link for Line {
         let number = flight.sent + 1;
         // Where there is credit there is a place; the number and the place are taken together, so frames stay in order.
         let out = flight.out.as_ref().filter(|_| flight.stands);
-        if !out.is_some_and(|out| out.try_send((number, frame)).is_ok()) {
+        if out.is_none_or(|out| out.try_send((number, frame)).is_err()) {
             return Err(self.down());
         }
         credit.forget();

@@ -15,6 +15,9 @@ use crate::{
     tuple::Root,
 };
 
+/// More than any test hears without listening.
+const HEARD_MAX: usize = 4096;
+
 /// What a worker hears.
 #[derive(Debug)]
 enum Heard {
@@ -25,7 +28,7 @@ enum Heard {
 
 /// Tells the test; takes frames only while the gate is open.
 struct Ear {
-    heard: mpsc::UnboundedSender<Heard>,
+    heard: mpsc::Sender<Heard>,
     shut: Mutex<bool>,
     opened: Notify,
 }
@@ -40,28 +43,28 @@ impl Receive for Ear {
             }
             opened.await;
         }
-        let _ = self.heard.send(Heard::Frame(peer, frame));
+        let _ = self.heard.send(Heard::Frame(peer, frame)).await;
     }
 
     async fn up(&self, _: WorkerId) {
-        let _ = self.heard.send(Heard::Up);
+        let _ = self.heard.send(Heard::Up).await;
     }
 
     async fn lost(&self, _: WorkerId, roots: Vec<Root>, _: Failure) {
-        let _ = self.heard.send(Heard::Lost(roots));
+        let _ = self.heard.send(Heard::Lost(roots)).await;
     }
 }
 
 struct Worker {
     transport: Grpc,
     ear: Arc<Ear>,
-    heard: mpsc::UnboundedReceiver<Heard>,
+    heard: mpsc::Receiver<Heard>,
     me: Peer,
 }
 
 impl Worker {
     async fn start(id: u64, fingerprint: u128, listen: Listen) -> Result<Worker, Failure> {
-        let (tell, heard) = mpsc::unbounded_channel();
+        let (tell, heard) = mpsc::channel(HEARD_MAX);
         let ear = Arc::new(Ear { heard: tell, shut: Mutex::new(false), opened: Notify::new() });
         let identity = Identity { topology: "t".to_owned(), fingerprint: Hash128(fingerprint) };
         let transport = Grpc::start(&listen, identity, ear.clone()).await?;
