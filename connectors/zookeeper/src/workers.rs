@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use tine_core::{
+    coordination::Coordination,
     failure::Failure,
     membership::{Assignment, Member, Registration, Sight, record::MEMBERS_MAX},
 };

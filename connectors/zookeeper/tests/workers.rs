@@ -1,5 +1,7 @@
 //! Workers register, see one another and the assignment, and go: against a real ZooKeeper.
 
+#![allow(clippy::unwrap_used, reason = "helper functions of tests fail like tests")]
+
 mod scene;
 
 use std::time::Duration;

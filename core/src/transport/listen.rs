@@ -41,6 +41,7 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
+#[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "without it no port is opened"))]
 impl Listen {
     /// Listens on `host:port`; port 0 takes a free one.
     ///
@@ -74,7 +75,7 @@ impl Listen {
         self
     }
 
-    /// Whether plaintext may go to or come in at this address.
+    /// Whether this address may be talked to: over TLS any, in plaintext loopback alone unless more was asked for.
     pub(crate) fn admits(&self, ip: IpAddr) -> bool {
         self.tls.is_some() || self.plaintext || ip.is_loopback()
     }
