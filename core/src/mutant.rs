@@ -54,6 +54,8 @@ pub enum Mutant {
     StageRunsEarly,
     StageArrivalOrder,
     StageResultOfOldAttempt,
+    /// Shows only together with `ChainNotCompared`: a chain that fits holds the number, so each guards the other.
+    TxidNotCompared,
 }
 
 impl Mutant {
@@ -100,6 +102,7 @@ impl Mutant {
         Mutant::StageRunsEarly,
         Mutant::StageArrivalOrder,
         Mutant::StageResultOfOldAttempt,
+        Mutant::TxidNotCompared,
     ];
 }
 

@@ -1,4 +1,4 @@
-//! Ten thousand ways to crash a word count, and the counts stay exact.
+//! A hundred thousand ways to crash a word count, and the counts stay exact.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test prints figures and fails loudly")]
 
@@ -7,6 +7,9 @@ mod common;
 use std::time::Instant;
 
 use tine_sim::{Mode, Simulation};
+
+/// Of the hundred thousand, for each mode.
+const HALF: u64 = 50_000;
 
 fn run(name: &str, simulation: &Simulation, count: u64) {
     let from = std::env::var("TINE_SIM_FROM").ok().and_then(|from| from.parse().ok()).unwrap_or(1);
@@ -27,10 +30,10 @@ fn run(name: &str, simulation: &Simulation, count: u64) {
 
 #[test]
 fn a_cluster_stays_exact() {
-    run("two workers, prepared", &common::simulation(Mode::Cluster(2)), 10_000);
+    run("two workers, prepared", &common::simulation(Mode::Cluster(2)), HALF);
 }
 
 #[test]
 fn the_embedded_mode_stays_exact() {
-    run("embedded with a standby", &common::simulation(Mode::Embedded), 10_000);
+    run("embedded with a standby", &common::simulation(Mode::Embedded), HALF);
 }

@@ -265,7 +265,8 @@ fn fence_admits(fence: Attempt, attempt: Attempt) -> bool {
 }
 
 fn follows(row: &LedgerRow, txid: TxId, previous: Chain) -> bool {
-    row.txid.next() == txid && (row.chain == previous || mutant::on(Mutant::ChainNotCompared))
+    (row.txid.next() == txid || mutant::on(Mutant::TxidNotCompared))
+        && (row.chain == previous || mutant::on(Mutant::ChainNotCompared))
 }
 
 /// What a fence other than one's own means; `None` when it is one's own.

@@ -19,7 +19,10 @@ use std::{
     collections::HashSet,
     hash::{DefaultHasher, Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,12 +31,16 @@ use tine_core::mutant::{self, Mutant};
 
 pub(crate) use self::world::{Action, Kind, Scene, World};
 
-/// A model: a scene, perhaps with one rule broken.
+/// A model: a scene, perhaps with rules broken.
 pub(crate) struct Checked {
     scene: Scene,
-    mutant: Option<Mutant>,
+    mutants: Vec<Mutant>,
+    /// The one property that is looked at; the rules may be broken on the way there.
+    only: Option<&'static str>,
     /// States from which a run without further faults is known to end well.
     good: Mutex<HashSet<u64>>,
+    /// The most transactions that were complete in any state.
+    most: AtomicU64,
 }
 
 /// What a check came to.
@@ -42,6 +49,8 @@ pub(crate) struct Found {
     pub(crate) states: usize,
     pub(crate) different: usize,
     pub(crate) deepest: usize,
+    /// The most transactions that were complete in any state.
+    pub(crate) most: u64,
     /// Whether all states were looked at.
     pub(crate) whole: bool,
     /// A property that does not hold, why, and the way there.
@@ -52,8 +61,13 @@ pub(crate) struct Found {
 const STEPS_MAX: usize = 600;
 
 impl Checked {
-    pub(crate) fn new(scene: Scene, mutant: Option<Mutant>) -> Checked {
-        Checked { scene, mutant, good: Mutex::default() }
+    pub(crate) fn new(scene: Scene, mutants: &[Mutant]) -> Checked {
+        Checked { scene, mutants: mutants.to_vec(), only: None, good: Mutex::default(), most: AtomicU64::new(0) }
+    }
+
+    /// Looks at one property alone, by its name, to see that it can be tripped: broken rules are passed over.
+    pub(crate) fn only(self, property: &'static str) -> Checked {
+        Checked { only: Some(property), ..self }
     }
 
     /// Walks through the states, nearest first, until all are seen, something is wrong, or the time is over.
@@ -68,7 +82,8 @@ impl Checked {
                 let why = path.last_state().broken.clone().unwrap_or_default();
                 (name, why, path.into_actions())
             });
-        Found { states, different, deepest, whole: wrong.is_none() && began.elapsed() < within, wrong }
+        let most = checker.model().most.load(Ordering::Relaxed);
+        Found { states, different, deepest, most, whole: wrong.is_none() && began.elapsed() < within, wrong }
     }
 
     /// From here on nothing goes wrong any more: the run ends well, or halts with cause, within some hundred steps.
@@ -91,7 +106,11 @@ impl Checked {
     }
 
     fn step(&self, world: &World, action: Action) -> World {
-        let next = catch_unwind(AssertUnwindSafe(|| mutant::with(self.mutant, || world.after(&self.scene, action))));
+        let next =
+            catch_unwind(AssertUnwindSafe(|| mutant::with(self.mutants.clone(), || world.after(&self.scene, action))));
+        if let Ok(next) = &next {
+            self.most.fetch_max(next.database.complete().0, Ordering::Relaxed);
+        }
         next.unwrap_or_else(|_| World { broken: Some("an assertion of the machines".to_owned()), ..world.clone() })
     }
 }
@@ -102,6 +121,11 @@ fn hash(world: &World) -> u64 {
     hasher.finish()
 }
 
+pub(crate) const TWICE: &str = "nothing is counted twice";
+pub(crate) const LEFT_OUT: &str = "nothing is left out";
+pub(crate) const ORDER: &str = "there is one order";
+pub(crate) const RULES: &str = "no rule is broken, nothing halts without cause";
+pub(crate) const FINISH: &str = "it can always be finished";
 const EVERYTHING: &str = "everything can be counted";
 
 impl Model for Checked {
@@ -109,11 +133,11 @@ impl Model for Checked {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        vec![mutant::with(self.mutant, || World::new(&self.scene))]
+        vec![mutant::with(self.mutants.clone(), || World::new(&self.scene))]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        if world.broken.is_none() && !world.halted {
+        if (world.broken.is_none() || self.only.is_some()) && !world.halted {
             world.free_actions(actions);
             world.faults(&self.scene, actions);
         }
@@ -124,15 +148,13 @@ impl Model for Checked {
     }
 
     fn properties(&self) -> Vec<Property<Checked>> {
-        vec![
-            Property::always("nothing is counted twice", |_, world: &World| {
-                world.database.table.values().all(|count| *count == 1)
-            }),
-            Property::always("nothing is left out", |_, world: &World| {
+        let all = vec![
+            Property::always(TWICE, |_, world: &World| world.database.table.values().all(|count| *count == 1)),
+            Property::always(LEFT_OUT, |_, world: &World| {
                 let table = &world.database.table;
                 table.keys().all(|(shard, record)| *record == 0 || table.contains_key(&(*shard, record - 1)))
             }),
-            Property::always("there is one order", |_, world: &World| {
+            Property::always(ORDER, |_, world: &World| {
                 let rows = &world.database.rows;
                 let (low, high) =
                     (world.database.complete(), rows.iter().map(|row| row.txid).max().unwrap_or_default());
@@ -140,11 +162,10 @@ impl Model for Checked {
                 let first = top.next();
                 high.0 <= low.0 + 1 && top.all(|other| Some(other) == first)
             }),
-            Property::always("no rule is broken, nothing halts without cause", |_, world: &World| {
-                world.broken.is_none()
-            }),
-            Property::always("it can always be finished", |model: &Checked, world: &World| model.can_finish(world)),
+            Property::always(RULES, |_, world: &World| world.broken.is_none()),
+            Property::always(FINISH, |model: &Checked, world: &World| model.can_finish(world)),
             Property::sometimes(EVERYTHING, |model: &Checked, world: &World| world.is_done(model.scene.records)),
-        ]
+        ];
+        all.into_iter().filter(|property| self.only.is_none_or(|only| only == property.name)).collect()
     }
 }

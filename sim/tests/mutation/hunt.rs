@@ -44,8 +44,8 @@ pub(super) fn schedules(scenario: &Scenario, mutant: Option<Mutant>, limit: u64)
 }
 
 /// The nearest state at which something is wrong: how many were looked at, which property, why, and the way there.
-pub(super) fn states(scene: Scene, mutant: Option<Mutant>) -> Option<(usize, &'static str, String, Vec<String>)> {
-    let found = Checked::new(scene, mutant).check(Duration::from_secs(1_800));
+pub(super) fn states(scene: Scene, mutants: &[Mutant]) -> Option<(usize, &'static str, String, Vec<String>)> {
+    let found = Checked::new(scene, mutants).check(Duration::from_secs(1_800));
     let (property, why, way) = found.wrong?;
     Some((found.states, property, why, way.iter().map(|action| format!("{action:?}")).collect()))
 }

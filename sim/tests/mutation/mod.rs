@@ -22,8 +22,8 @@ use crate::model::Scene;
 pub(crate) enum Way {
     /// Schedules, by seed from 1 on.
     Schedules(Scenario),
-    /// The states of a small world.
-    States(&'static str, Scene),
+    /// The states of a small world; perhaps with more rules broken, which guard the same.
+    States(&'static str, Scene, &'static [Mutant]),
 }
 
 /// A topology under faults.
@@ -51,7 +51,7 @@ impl Way {
     fn name(&self) -> &'static str {
         match self {
             Way::Schedules(scenario) => scenario.name,
-            Way::States(name, _) => name,
+            Way::States(name, ..) => name,
         }
     }
 
@@ -64,8 +64,10 @@ impl Way {
                 let tries = format!("{} schedules", report.seed);
                 Some(Caught { name, tries, what, how: format!("{:#}", report.plan) })
             }
-            Way::States(_, scene) => {
-                let (states, property, why, way) = hunt::states(*scene, mutant)?;
+            Way::States(_, scene, also) => {
+                let mutants: Vec<Mutant> =
+                    mutant.into_iter().chain(mutant.and(Some(*also)).into_iter().flatten().copied()).collect();
+                let (states, property, why, way) = hunt::states(*scene, &mutants)?;
                 let tries = format!("{states} states");
                 Some(Caught { name, tries, what: format!("{property}: {why}"), how: format!("  {}\n", way.join(", ")) })
             }

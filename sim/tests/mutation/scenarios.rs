@@ -166,9 +166,15 @@ fn order_of_a_stage() -> Way {
     Way::Schedules(among("the order that a stage sees", topologies::first_shown(CLUSTER), &KINDS, 400))
 }
 
+/// Two rules of which each guards what the other one does: a replay of what is committed is merged again when both are broken.
+fn neither_number_nor_chain() -> Way {
+    let scene = Scene { records: 2, faults: 1, kinds: model::Kind::USUAL };
+    Way::States("usual faults, neither number nor chain compared, all states", scene, &[Mutant::ChainNotCompared])
+}
+
 /// All states after one fault of a kind that no server of the simulator has.
 fn states(name: &'static str, kinds: &'static [model::Kind]) -> Way {
-    Way::States(name, Scene { records: 2, faults: 1, kinds })
+    Way::States(name, Scene { records: 2, faults: 1, kinds }, &[])
 }
 
 /// The ways in which a broken rule is hunted for, the best first.
@@ -195,6 +201,7 @@ pub(crate) fn ways(mutant: Mutant) -> Vec<Way> {
         Mutant::ChainNotCompared => {
             vec![states("a ledger with another history, all states", &[model::Kind::ForeignHistory])]
         }
+        Mutant::TxidNotCompared => vec![neither_number_nor_chain()],
         Mutant::MissingRowIsNew => vec![states("a lost ledger row, all states", &[model::Kind::LoseRow])],
         Mutant::LateDuplicateIsGap => vec![states("a commit done again, all states", &[model::Kind::Repeat])],
         _ => vec![random(CLUSTER), random(Mode::Embedded)],

@@ -70,6 +70,13 @@ fn another_chain_at_the_predecessor_is_refused() {
 }
 
 #[test]
+fn another_number_at_the_right_chain_is_refused() {
+    let chain = Hash128(4);
+    assert_eq!(kind(judge(&order(), &[LedgerRow { chain, ..row(0, 5) }, row(1, 4)])), FailureKind::Fatal);
+    assert_eq!(kind(judge(&order(), &[LedgerRow { chain, ..row(0, 3) }, row(1, 4)])), FailureKind::Behind);
+}
+
+#[test]
 fn a6_rows_that_moved_on_under_my_fence_make_it_a_late_duplicate() {
     assert_eq!(judge(&order(), &[row(0, 6), row(1, 6)]), Verdict::End(CommitOutcome::LateDuplicate));
 }
