@@ -24,12 +24,14 @@ pub mod simulate;
 mod source;
 mod sql;
 mod trace;
+mod trips;
 pub mod world;
 
-pub use faults::{End, Fault, FaultPlan, Kind};
+pub use faults::{End, Fault, FaultPlan, Kind, Point, SqlState};
 pub use oracle::{Oracle, exact_counts, holds};
 pub use report::{Coverage, Report};
 pub use settings::{Mode, Settings};
 pub use simulate::{Simulation, simulate};
 pub use sql::table::{Cell, Cells};
-pub use world::{Trips, World};
+pub use trips::Trips;
+pub use world::World;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
-    faults::{FaultPlan, Kind},
+    faults::{FaultPlan, NAMES},
     invariants::Broken,
     source::SimSource,
     sql::table::{Cell, Cells},
@@ -81,6 +81,11 @@ impl Report {
         self.took.iter().flatten().count()
     }
 
+    /// Whether the fault at this place of the plan took effect.
+    pub fn felt(&self, fault: usize) -> bool {
+        self.took.get(fault).is_some_and(Option::is_some)
+    }
+
     /// A state's table: value columns by key columns.
     pub fn table(&self, state: &str) -> Option<&BTreeMap<Cells, Cells>> {
         self.states.iter().position(|name| name == state).map(|index| &self.tables[index])
@@ -154,7 +159,7 @@ pub struct Coverage {
     /// The run that took longest until everything was committed: its virtual milliseconds and its seed.
     pub slowest: (u64, u64),
     /// How often each kind took effect first in each phase.
-    took: [[u64; PHASES.len()]; 24],
+    took: BTreeMap<u8, [u64; PHASES.len()]>,
 }
 
 impl Coverage {
@@ -168,7 +173,7 @@ impl Coverage {
         self.slowest = self.slowest.max((report.virtual_ms, report.seed));
         for took in report.took.iter().flatten() {
             self.faults += 1;
-            self.took[usize::from(took.kind)][took.phase as usize] += 1;
+            self.took.entry(took.kind).or_default()[took.phase as usize] += 1;
         }
     }
 
@@ -185,8 +190,8 @@ impl Coverage {
         self.events += other.events;
         self.faults += other.faults;
         self.slowest = self.slowest.max(other.slowest);
-        for (mine, theirs) in self.took.iter_mut().zip(&other.took) {
-            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
+        for (kind, theirs) in &other.took {
+            self.took.entry(*kind).or_default().iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
         }
     }
 
@@ -213,11 +218,9 @@ impl fmt::Display for Coverage {
         )?;
         write!(f, "{:<24}", "fault, first felt while")?;
         PHASES.iter().try_for_each(|phase| write!(f, "{phase:>12}"))?;
-        for (kind, row) in (0..).zip(&self.took) {
-            if row.iter().any(|count| *count > 0) {
-                write!(f, "\n{:<24}", Kind::name(kind))?;
-                row.iter().try_for_each(|count| write!(f, "{count:>12}"))?;
-            }
+        for (kind, row) in &self.took {
+            write!(f, "\n{:<24}", NAMES[usize::from(*kind)])?;
+            row.iter().try_for_each(|count| write!(f, "{count:>12}"))?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What a user calls: run a topology under faults, thousands of times, and hold it against what it should have done.
 
 use std::{
+    borrow::Cow,
     env, fmt,
     panic::{AssertUnwindSafe, Location, catch_unwind},
     sync::{
@@ -125,7 +126,12 @@ impl Simulation {
         });
         let letters = built.group.states.iter().position(|state| state.name == tine_trident::dead_letters::NAME);
         let checker = Checker::new(counting.collect(), letters);
-        let engine = Engine::new(seed, plan, settings, built, world.sources(), world.trips(), checker);
+        let (trips, taken) = world.wire();
+        if !taken {
+            trips.lay(&mut built);
+        }
+        let (plan_of, settings) = (Cow::Borrowed(plan), Cow::Borrowed(settings));
+        let engine = Engine::new(seed, plan_of, settings, built, world.sources(), trips, checker);
         let mut report = match catch_unwind(AssertUnwindSafe(|| engine.run())) {
             Ok(report) => report,
             Err(panic) => {

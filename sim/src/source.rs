@@ -40,6 +40,10 @@ pub(crate) struct Log {
     pub(crate) partitions: Vec<Partition>,
     /// How many records a poll brings at most, drawn anew for each poll.
     polls: Draws,
+    /// Faults: nobody answers; polls are short. And whether that was felt.
+    down: bool,
+    short: bool,
+    suffered: bool,
 }
 
 /// A handle on a log, for the topology and for the simulator alike.
@@ -70,7 +74,8 @@ impl SimSource {
             ends: building.ends(steps),
             records: building.records.into(),
         });
-        let log = Log { partitions: partitions.collect(), polls: Draws::new(seed, 0x50_0001) };
+        let polls = Draws::new(seed, 0x50_0001);
+        let log = Log { partitions: partitions.collect(), polls, down: false, short: false, suffered: false };
         SimSource { log: Arc::new(Mutex::new(log)), name: name.to_owned() }
     }
 
@@ -83,6 +88,17 @@ impl SimSource {
 
     pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Faults begin or end.
+    pub(crate) fn suffer(&self, down: bool, short: bool) {
+        let mut log = self.log();
+        (log.down, log.short, log.suffered) = (down, short, false);
+    }
+
+    /// Whether somebody has met a fault since the last look.
+    pub(crate) fn has_suffered(&self) -> bool {
+        std::mem::take(&mut self.log().suffered)
     }
 
     /// Everything up to and including a step is there now.
@@ -135,7 +151,8 @@ impl Source for SimSource {
 
 impl Bounds for SimSource {
     fn poll(&mut self, _: Horizon, _: &Reached<'_>) -> Result<Vec<PartitionBounds>, Failure> {
-        let log = self.log();
+        let mut log = self.log();
+        log.answers()?;
         let present = log.partitions.iter().filter(|partition| partition.exists);
         let bounds = present.map(|partition| PartitionBounds {
             partition: partition.name.clone(),
@@ -155,7 +172,8 @@ impl Reader for SimSource {
         loop {
             let (records, wanted) = {
                 let mut log = self.log();
-                let wanted = log.polls.below(6) as usize;
+                log.answers()?;
+                let wanted = log.poll();
                 (log.check(range)?, wanted)
             };
             let from = records.partition_point(|record| record.position < position);
@@ -183,6 +201,21 @@ impl Reader for SimSource {
 }
 
 impl Log {
+    fn answers(&mut self) -> Result<(), Failure> {
+        self.suffered |= self.down;
+        match self.down {
+            true => Err(Failure::transient("the broker does not answer")),
+            false => Ok(()),
+        }
+    }
+
+    /// How many records a poll brings at most.
+    fn poll(&mut self) -> usize {
+        self.suffered |= self.short;
+        let most = if self.short { 2 } else { 6 };
+        self.polls.below(most) as usize
+    }
+
     /// The records of a planned partition, if it is still the one that was planned.
     fn check(&self, range: &PartitionRange) -> Result<Arc<[Stored]>, Failure> {
         let PartitionRange { partition: name, from, to, .. } = range;

@@ -1,11 +1,8 @@
 //! What a user's topology is built on: simulated sources and tables, and user functions that fail once.
 
-use std::{
-    panic::resume_unwind,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
 };
 
 use async_trait::async_trait;
@@ -16,7 +13,7 @@ use tine_trident::{
     pipeline::Built,
 };
 
-use crate::{settings::Settings, source::SimSource};
+use crate::{settings::Settings, source::SimSource, trips::Trips};
 
 /// The world that one topology is built in, anew for every run.
 #[derive(Debug)]
@@ -25,6 +22,8 @@ pub struct World {
     settings: Settings,
     sources: Mutex<Vec<SimSource>>,
     trips: Trips,
+    /// Whether the topology trips by itself.
+    taken: AtomicBool,
 }
 
 /// Into how many shards a simulated table's keys are cut.
@@ -32,7 +31,13 @@ pub const SHARDS: u16 = 4;
 
 impl World {
     pub(crate) fn new(seed: u64, settings: &Settings) -> World {
-        World { seed, settings: settings.clone(), sources: Mutex::default(), trips: Trips::default() }
+        World {
+            seed,
+            settings: settings.clone(),
+            sources: Mutex::default(),
+            trips: Trips::default(),
+            taken: AtomicBool::new(false),
+        }
     }
 
     /// A source of texts, spread over partitions with gaps, growing while the topology runs.
@@ -49,59 +54,20 @@ impl World {
         Table::new(Arc::new(SimDatabase), name).shards(SHARDS)
     }
 
-    /// What operators call to fail when a fault plan says so ([`Trips::step`]).
+    /// What operators call to fail when a fault plan says so ([`Trips::step`]). Without it the first operators of a
+    /// source fail in their place.
     pub fn trips(&self) -> Trips {
+        self.taken.store(true, Ordering::Relaxed);
         self.trips.clone()
+    }
+
+    /// The wire, and whether the topology's own functions trip over it.
+    pub(crate) fn wire(&self) -> (Trips, bool) {
+        (self.trips.clone(), self.taken.load(Ordering::Relaxed))
     }
 
     pub(crate) fn sources(&self) -> Vec<SimSource> {
         self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-}
-
-/// A wire in a user's function, over which it may trip once.
-#[derive(Clone, Debug, Default)]
-pub struct Trips(Arc<Tripped>);
-
-#[derive(Debug, Default)]
-struct Tripped {
-    /// 0: nothing; otherwise the fault's place times four, plus 1 for a failure, 2 for a panic, 3 when it has happened.
-    armed: AtomicUsize,
-}
-
-impl Trips {
-    /// Fails or panics if the time has come, once.
-    ///
-    /// # Panics
-    /// When a fault plan lets a user function panic.
-    pub fn step(&self) -> Result<(), std::fmt::Error> {
-        let armed = self.0.armed.load(Ordering::Relaxed);
-        match armed % 4 {
-            1 => {
-                self.0.armed.store(armed + 2, Ordering::Relaxed);
-                Err(std::fmt::Error)
-            }
-            2 => {
-                self.0.armed.store(armed + 1, Ordering::Relaxed);
-                // Without the panic hook: nobody wants ten thousand backtraces.
-                resume_unwind(Box::new("the simulated user function panics"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    pub(crate) fn arm(&self, fault: usize, panics: bool) {
-        self.0.armed.store((fault + 1) * 4 + if panics { 2 } else { 1 }, Ordering::Relaxed);
-    }
-
-    /// The fault whose failure has just happened.
-    pub(crate) fn sprung(&self) -> Option<usize> {
-        let armed = self.0.armed.load(Ordering::Relaxed);
-        if armed % 4 != 3 {
-            return None;
-        }
-        self.0.armed.store(0, Ordering::Relaxed);
-        Some(armed / 4 - 1)
     }
 }
 

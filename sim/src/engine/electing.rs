@@ -154,12 +154,18 @@ impl Engine<'_> {
     }
 
     pub(crate) fn late_news_us(&mut self) -> u64 {
-        match self.forces.late_news {
-            Some(fault) => {
+        let session_us = self.settings.session_timeout_ms * 1000;
+        match (self.forces.late_news, self.forces.lost_news) {
+            (Some(fault), _) => {
                 self.took_effect(fault);
                 self.draws.election.between(30_000, 400_000)
             }
-            None => 0,
+            // Clients look by themselves, a few times per session timeout.
+            (None, Some(fault)) => {
+                self.took_effect(fault);
+                self.draws.election.between(session_us / 4, 2 * session_us)
+            }
+            (None, None) => 0,
         }
     }
 
@@ -211,6 +217,7 @@ impl Engine<'_> {
         let (lineage, fence) = (snapshot.group.lineage, snapshot.group.fence);
         let elected = Elected { nonce: errands.nonce, record, lineage, fence };
         self.trace.say(self.now_us, || format!("process {node} is elected"));
+        self.elected(node);
         self.coordinator_reply(node, Reply::Elected(Box::new(elected)));
         self.next_errand(node);
     }

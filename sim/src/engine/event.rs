@@ -41,6 +41,10 @@ pub(crate) enum Event {
     Expire { session: usize, since_us: u64 },
     /// A fault begins or ends.
     Fault(usize, bool),
+    /// A process dies in the middle of what it does, by a fault.
+    Die(usize, usize),
+    /// A process that slept finds out that shards have moved meanwhile.
+    CatchUp(usize),
     /// The sources grow.
     Grow,
     /// Everything is repaired.
@@ -169,6 +173,8 @@ impl Event {
             Event::Expire { session, .. } => 107 ^ ((*session as u64) << 8),
             Event::Fault(index, begins) => 108 ^ ((*index as u64) << 8) ^ (u64::from(*begins) << 20),
             Event::Grow => 109,
+            Event::Die(node, index) => 111 ^ ((*node as u64) << 8) ^ ((*index as u64) << 24),
+            Event::CatchUp(node) => 112 ^ ((*node as u64) << 8),
             Event::Heal => 110,
         }
     }

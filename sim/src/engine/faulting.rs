@@ -6,6 +6,7 @@ use super::{Engine, event::Event, node::Node};
 use crate::{
     faults::{End, Kind},
     report::Took,
+    source::SimSource,
 };
 
 /// Which faults are in force, each by its place in the plan.
@@ -17,11 +18,17 @@ pub(crate) struct Forces {
     pub(crate) delay: Option<usize>,
     pub(crate) reorder: Option<usize>,
     pub(crate) late_news: Option<usize>,
+    pub(crate) lost_news: Option<usize>,
     pub(crate) coordination_down: Option<usize>,
+    pub(crate) source_down: Option<usize>,
+    pub(crate) short_polls: Option<usize>,
     pub(crate) lost_coordination: Vec<Option<usize>>,
     pub(crate) lost_commit: Vec<Option<usize>>,
     pub(crate) abort: Vec<Option<usize>>,
     pub(crate) late: Vec<Option<usize>>,
+    pub(crate) sql_state: Vec<Option<usize>>,
+    pub(crate) die_in_commit: Vec<Option<usize>>,
+    pub(crate) left: Vec<Option<usize>>,
     /// User failures so far: more than the retry budget would rightly halt the group.
     user_failures: u32,
 }
@@ -37,11 +44,17 @@ impl Forces {
             delay: None,
             reorder: None,
             late_news: None,
+            lost_news: None,
             coordination_down: None,
+            source_down: None,
+            short_polls: None,
             lost_coordination: none(),
             lost_commit: none(),
             abort: none(),
             late: none(),
+            sql_state: none(),
+            die_in_commit: none(),
+            left: none(),
             user_failures: 0,
         }
     }
@@ -57,27 +70,42 @@ impl Engine<'_> {
         }
     }
 
-    fn place(&self, end: End) -> usize {
+    fn place(&self, end: End, index: usize) -> usize {
         match end {
-            End::Node(node) => usize::from(node) % self.nodes.len(),
+            End::Node(node) => self.target(node, index),
             End::Coordination => self.network.coordination(),
             End::Database => self.network.database(),
         }
     }
 
-    fn target(&self, node: u8) -> usize {
-        usize::from(node) % self.nodes.len()
+    /// The process that a fault names.
+    pub(crate) fn target(&self, node: u8, index: usize) -> usize {
+        match node {
+            Kind::WHOEVER => self.points.who(index).or_else(|| self.leader()).unwrap_or(0),
+            node => usize::from(node) % self.nodes.len(),
+        }
+    }
+
+    /// Who leads.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        self.nodes.iter().position(|node| node.up && node.leader.spout().leading().is_some())
     }
 
     pub(crate) fn fault_begins(&mut self, index: usize) {
         let fault = self.plan.faults[index];
         let kind = fault.kind;
+        if self.healed {
+            return;
+        }
         self.trace.say(self.now_us, || format!("FAULT: {fault}"));
-        let until_us = (self.now_us + u64::from(fault.for_ms) * 1000).min(self.settings.faults_until_ms * 1000);
+        if let Some(leader) = self.leader() {
+            self.points.noted(index, leader);
+        }
+        let until_us = self.now_us + u64::from(fault.for_ms) * 1000;
         match kind {
-            Kind::Crash(node) => self.crash(self.target(node), index),
+            Kind::Crash(node) => self.crash(self.target(node, index), index),
             Kind::Pause(node) => {
-                let node = self.target(node);
+                let node = self.target(node, index);
                 if self.nodes[node].up && !self.nodes[node].paused {
                     self.nodes[node].paused = true;
                     self.forces.paused[node] = Some(index);
@@ -85,17 +113,29 @@ impl Engine<'_> {
                     self.look_at_silence(node);
                 }
             }
-            Kind::Slow(node) => self.forces.slow[usize::from(node)] = Some(index),
-            Kind::CutOneWay(from, to) => self.cut(from, to, Some(index)),
+            Kind::Slow(node) => {
+                let node = self.target(node, index);
+                self.forces.slow[node] = Some(index);
+            }
+            Kind::CutOneWay(from, to) => self.cut(from, to, index),
             Kind::Cut(from, to) => {
-                self.cut(from, to, Some(index));
-                self.cut(to, from, Some(index));
+                self.cut(from, to, index);
+                self.cut(to, from, index);
             }
             Kind::Duplicate => self.forces.duplicate = Some(index),
             Kind::Delay => self.forces.delay = Some(index),
             Kind::Reorder => self.forces.reorder = Some(index),
-            Kind::Expire(node) => self.expire(self.target(node), index),
+            Kind::Expire(node) => self.expire(self.target(node, index), index),
+            Kind::LeaderChange => {
+                if let Some(leader) = self.leader() {
+                    self.expire(leader, index);
+                }
+            }
+            Kind::Restart(node) => self.restart_in_order(self.target(node, index), index),
+            Kind::Leave(node) => self.leave(self.target(node, index), index),
+            Kind::Reassign => self.reassign(index),
             Kind::LateNews => self.forces.late_news = Some(index),
+            Kind::LostNews => self.forces.lost_news = Some(index),
             Kind::CoordinationDown => self.forces.coordination_down = Some(index),
             Kind::CoordinationWiped => {
                 if !self.is_embedded() && self.coordination.standing.version.is_some() {
@@ -110,10 +150,38 @@ impl Engine<'_> {
                     self.end_all_sessions();
                 }
             }
-            Kind::LostCoordinationReply(node) => self.forces.lost_coordination[usize::from(node)] = Some(index),
-            Kind::LostCommitReply(node) => self.forces.lost_commit[usize::from(node)] = Some(index),
-            Kind::SqlAbort(node) => self.forces.abort[usize::from(node)] = Some(index),
-            Kind::LateStatement(node) => self.forces.late[usize::from(node)] = Some(index),
+            Kind::LostCoordinationReply(node) => {
+                let node = self.target(node, index);
+                self.forces.lost_coordination[node] = Some(index);
+            }
+            Kind::LostCommitReply(node) => {
+                let node = self.target(node, index);
+                self.forces.lost_commit[node] = Some(index);
+            }
+            Kind::SqlAbort(node) => {
+                let node = self.target(node, index);
+                self.forces.abort[node] = Some(index);
+            }
+            Kind::SqlState(node, _) => {
+                let node = self.target(node, index);
+                self.forces.sql_state[node] = Some(index);
+            }
+            Kind::LateStatement(node) => {
+                let node = self.target(node, index);
+                self.forces.late[node] = Some(index);
+            }
+            Kind::CrashInCommit(node) => {
+                let node = self.target(node, index);
+                self.forces.die_in_commit[node] = Some(index);
+            }
+            Kind::SourceDown => {
+                self.forces.source_down = Some(index);
+                self.tell_sources();
+            }
+            Kind::ShortPolls => {
+                self.forces.short_polls = Some(index);
+                self.tell_sources();
+            }
             Kind::LoseTail(count) => self.lose_tail(usize::from(count), index),
             Kind::DatabaseRestart => {
                 self.took_effect(index);
@@ -146,6 +214,8 @@ impl Engine<'_> {
             &mut forces.lost_commit,
             &mut forces.abort,
             &mut forces.late,
+            &mut forces.sql_state,
+            &mut forces.die_in_commit,
         ];
         lists.into_iter().flatten().for_each(over);
         for force in [
@@ -153,22 +223,43 @@ impl Engine<'_> {
             &mut forces.delay,
             &mut forces.reorder,
             &mut forces.late_news,
+            &mut forces.lost_news,
             &mut forces.coordination_down,
+            &mut forces.source_down,
+            &mut forces.short_polls,
         ] {
             over(force);
         }
+        self.tell_sources();
         for node in 0..self.nodes.len() {
             if self.forces.paused[node] == Some(index) {
                 self.forces.paused[node] = None;
                 self.trace.say(self.now_us, || format!("process {node} wakes up"));
                 self.wake(node);
             }
-            if let Kind::Crash(target) = self.plan.faults[index].kind
-                && self.target(target) == node
+            if let Kind::Crash(target) | Kind::Restart(target) | Kind::CrashInCommit(target) =
+                self.plan.faults[index].kind
+                && self.target(target, index) == node
             {
                 self.restart(node);
             }
             self.look_at_silence(node);
+        }
+        self.join(index);
+    }
+
+    /// Says to the sources which faults are in force.
+    fn tell_sources(&mut self) {
+        let (down, short) = (self.forces.source_down.is_some(), self.forces.short_polls.is_some());
+        self.sources.iter().for_each(|source| source.suffer(down, short));
+    }
+
+    /// After a source was asked: whether a fault was felt.
+    pub(crate) fn look_whether_sources_suffered(&mut self) {
+        for fault in [self.forces.source_down, self.forces.short_polls].into_iter().flatten() {
+            if self.sources.iter().any(SimSource::has_suffered) {
+                self.took_effect(fault);
+            }
         }
     }
 
@@ -187,12 +278,13 @@ impl Engine<'_> {
             self.look_at_silence(node);
         }
         self.healed = true;
+        self.deadline_us = self.now_us + self.settings.drained_within_ms * 1000;
     }
 
-    fn cut(&mut self, from: End, to: End, by: Option<usize>) {
-        let (from, to) = (self.place(from), self.place(to));
+    fn cut(&mut self, from: End, to: End, by: usize) {
+        let (from, to) = (self.place(from, by), self.place(to, by));
         let link = self.network.link(from, to);
-        self.forces.cut[link] = by;
+        self.forces.cut[link] = Some(by);
         for node in [from, to] {
             if node < self.nodes.len() {
                 self.look_at_silence(node);
@@ -200,7 +292,7 @@ impl Engine<'_> {
         }
     }
 
-    fn crash(&mut self, node: usize, index: usize) {
+    pub(crate) fn crash(&mut self, node: usize, index: usize) {
         if !self.nodes[node].up {
             return;
         }
@@ -216,14 +308,15 @@ impl Engine<'_> {
         self.look_at_silence(node);
     }
 
-    fn restart(&mut self, node: usize) {
-        if self.nodes[node].up {
+    pub(crate) fn restart(&mut self, node: usize) {
+        if self.nodes[node].up || self.forces.left[node].is_some() {
             return;
         }
         self.trace.say(self.now_us, || format!("process {node} starts again"));
         let (life, seed) = (self.nodes[node].life, self.draws.lives.bits());
         let silent_since_us = self.nodes[node].silent_since_us;
-        self.nodes[node] = Node::new(node, life, seed, &self.built, self.settings, &self.split);
+        self.members.begins(node, life);
+        self.nodes[node] = Node::new(node, life, seed, &self.built, &self.settings, &self.split);
         self.nodes[node].silent_since_us = silent_since_us;
         self.start(node);
     }

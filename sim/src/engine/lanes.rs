@@ -17,6 +17,7 @@ use super::{
     node::Running,
 };
 use crate::{
+    faults::Point,
     invariants::invariant_a_miss_at_an_abort_abdicates,
     sql::{BackendId, Owner},
 };
@@ -67,7 +68,14 @@ impl Engine<'_> {
         side.sent += 1;
         side.at_commit = matches!(statement, Statement::Commit);
         let from = Address { node, life, lane, sent: side.sent };
-        let backend = match (side.backend, &statement) {
+        let commits = match &side.running {
+            Some(Running::Commit(_, _, txid)) if side.at_commit => Some(*txid),
+            _ => None,
+        };
+        if let Some(txid) = commits {
+            self.reach(Point::CommitSent, txid.0, node);
+        }
+        let backend = match (self.nodes[node].lanes[lane].backend, &statement) {
             (Some(backend), _) if self.sql.backends.contains_key(&backend) => backend,
             (Some(backend), Statement::Begin(_) | Statement::Read) | (Some(backend), Statement::Rollback) => {
                 // The connection has gone stale between two transactions: a new one, or nothing left to roll back.
@@ -95,6 +103,13 @@ impl Engine<'_> {
             if after_us > self.settings.answer_timeout_ms * 1000 {
                 self.client_gives_up(from, self.settings.answer_timeout_ms * 1000);
             }
+        }
+        if let Some(fault) = self.forces.die_in_commit.get(node).copied().flatten()
+            && commits.is_some()
+        {
+            after_us += self.draws.sql.between(1_000, 300_000);
+            self.forces.die_in_commit[node] = None;
+            self.agenda.put(self.now_us, Event::Die(node, fault));
         }
         if let Some(server) = self.sql.backends.get_mut(&backend) {
             server.arrives_us = server.arrives_us.max(self.now_us + after_us);
@@ -187,6 +202,9 @@ impl Engine<'_> {
     ) {
         self.trace
             .say(self.now_us, || format!("process {node} ends its commit of {txid}, attempt {attempt}: {outcome:?}"));
+        if matches!(outcome, CommitOutcome::Applied | CommitOutcome::AlreadyDone) {
+            self.reach(Point::Acknowledged, txid.0, node);
+        }
         let found = self.checker.told(txid, attempt, &outcome, &self.sql);
         self.check(found);
         self.next_job(node, lane);

@@ -73,7 +73,7 @@ impl Engine<'_> {
                 self.look_whether_drained();
             }
             Call::Warn(message) => self.trace.say(self.now_us, || format!("process {node} warns: {message}")),
-            Call::Entered(..) => {}
+            Call::Entered(txid, phase) => self.entered(node, txid, phase),
             Call::Finish(result) => self.finished(node, result),
         }
     }
@@ -106,6 +106,7 @@ impl Engine<'_> {
             bounds.poll(Horizon::Endless, &Reached::new(index, positions))
         });
         let result: Result<Vec<Vec<PartitionBounds>>, Failure> = poll.collect();
+        self.look_whether_sources_suffered();
         let (time_ms, seed) = (BORN_MS + self.now_us / 1000, self.draws.plans.bits());
         self.coordinator_reply(node, Reply::Bounds { attempt, result, time_ms, seed });
     }

@@ -2,21 +2,24 @@
 //!
 //! [`tasks`] feeds the machines and routes their tuples, [`leading`] performs the coordinator's calls, [`working`] the
 //! emitters' and committers', [`lanes`] runs SQL procedures statement by statement, [`serving`] is the server's
-//! side of that, [`electing`] the way to coordination and the lock, [`sessions`] how sessions end, [`faulting`] breaks things and heals them.
+//! side of that, [`electing`] the way to coordination and the lock, [`sessions`] how sessions end, [`members`] how workers stop,
+//! leave and join, [`faulting`] breaks things and heals them, [`points`] says which moment has come.
 
 mod electing;
 mod event;
 mod faulting;
 mod lanes;
 mod leading;
+mod members;
 mod network;
 mod node;
+mod points;
 mod serving;
 mod sessions;
 mod tasks;
 mod working;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use tine_core::failure::Failure;
 use tine_trident::pipeline::Built;
@@ -24,8 +27,10 @@ use tine_trident::pipeline::Built;
 use self::{
     event::{Address, Event},
     faulting::Forces,
+    members::Members,
     network::Network,
     node::{Homes, Node, Split},
+    points::Points,
 };
 use crate::{
     agenda::Agenda,
@@ -38,21 +43,22 @@ use crate::{
     source::SimSource,
     sql::{BackendId, Sql},
     trace::Trace,
-    world::Trips,
+    trips::Trips,
 };
 
 /// The simulated world.
 pub(crate) struct Engine<'a> {
     seed: u64,
     now_us: u64,
-    settings: &'a Settings,
-    plan: &'a FaultPlan,
+    settings: Cow<'a, Settings>,
+    plan: Cow<'a, FaultPlan>,
     agenda: Agenda<Event>,
     built: Arc<Built>,
     sources: Vec<SimSource>,
     trips: Trips,
     nodes: Vec<Node>,
     split: Split,
+    members: Members,
     homes: Homes,
     sql: Sql,
     /// Who waits for the answer of a statement that waits for a lock.
@@ -62,6 +68,7 @@ pub(crate) struct Engine<'a> {
     exclusive: Option<BackendId>,
     network: Network,
     forces: Forces,
+    points: Points,
     draws: Channels,
     checker: Checker,
     trace: Trace,
@@ -74,6 +81,8 @@ pub(crate) struct Engine<'a> {
     progress: u64,
     drained: bool,
     deadline_us: u64,
+    /// Driven by hand: nothing is healed until somebody says so.
+    by_hand: bool,
     over: Option<Result<(), Ending>>,
 }
 
@@ -100,18 +109,15 @@ const BORN_MS: u64 = 1_700_000_000_000;
 impl<'a> Engine<'a> {
     pub(crate) fn new(
         seed: u64,
-        plan: &'a FaultPlan,
-        settings: &'a Settings,
+        plan: Cow<'a, FaultPlan>,
+        settings: Cow<'a, Settings>,
         built: Built,
         sources: Vec<SimSource>,
         trips: Trips,
         checker: Checker,
     ) -> Engine<'a> {
-        let workers = match settings.mode {
-            Mode::Cluster(workers) => workers,
-            Mode::Embedded => 1,
-        };
-        let split = Split::new(&built, workers);
+        let members = Members::new(&settings);
+        let split = members.split(&built);
         let mut draws = Channels {
             lives: Draws::new(seed, 1),
             delays: Draws::new(seed, 2),
@@ -120,14 +126,12 @@ impl<'a> Engine<'a> {
             plans: Draws::new(seed, 5),
         };
         let nodes: Vec<Node> = (0..settings.nodes())
-            .map(|node| Node::new(node, 0, draws.lives.bits(), &built, settings, &split))
+            .map(|node| Node::new(node, 0, draws.lives.bits(), &built, &settings, &split))
             .collect();
         let ends = nodes.len() + 2;
         Engine {
             seed,
             now_us: 0,
-            settings,
-            plan,
             agenda: Agenda::new(),
             sql: Sql::new(&built.group, settings.mode != Mode::Embedded),
             coordination: Coordination::new(plan.restores()),
@@ -136,11 +140,13 @@ impl<'a> Engine<'a> {
             trips,
             nodes,
             split,
+            members,
             homes: Homes::default(),
             waiting: BTreeMap::new(),
             exclusive: None,
             network: Network::new(ends, seed),
             forces: Forces::new(ends),
+            points: Points::new(&plan),
             draws,
             checker,
             trace: Trace::new(settings.timeline),
@@ -153,35 +159,45 @@ impl<'a> Engine<'a> {
             progress: 0,
             drained: false,
             deadline_us: (settings.faults_until_ms + settings.drained_within_ms) * 1000,
+            by_hand: false,
             over: None,
+            settings,
+            plan,
         }
     }
 
     /// Runs to the end.
     pub(crate) fn run(mut self) -> Report {
         self.begin();
-        while self.over.is_none() {
-            let Some((at_us, event)) = self.agenda.next() else { break };
-            self.now_us = at_us;
-            if at_us > self.deadline_us {
-                self.break_off("invariant_the_lowest_open_transaction_can_proceed", self.stuck());
-                break;
-            }
-            self.trace.mix(at_us, event.tag());
-            self.happen(event);
-            if self.drained {
-                self.finish_when_quiet();
-            }
-        }
+        while self.step() {}
         self.into_report()
     }
 
-    fn begin(&mut self) {
-        for index in 0..self.plan.faults.len() {
-            self.agenda.put(u64::from(self.plan.faults[index].at_ms) * 1000, Event::Fault(index, true));
+    /// Lets the next thing happen; whether the run goes on.
+    pub(crate) fn step(&mut self) -> bool {
+        let next = if self.over.is_none() { self.agenda.next() } else { None };
+        let Some((at_us, event)) = next else { return false };
+        self.now_us = at_us;
+        if at_us > self.deadline_us {
+            self.break_off("invariant_the_lowest_open_transaction_can_proceed", self.stuck());
+            return false;
+        }
+        self.trace.mix(at_us, event.tag());
+        self.happen(event);
+        if self.drained {
+            self.finish_when_quiet();
+        }
+        true
+    }
+
+    pub(crate) fn begin(&mut self) {
+        for (index, fault) in self.plan.faults.iter().enumerate().filter(|(_, fault)| fault.when.is_none()) {
+            self.agenda.put(u64::from(fault.at_ms) * 1000, Event::Fault(index, true));
         }
         self.agenda.put(0, Event::Grow);
-        self.agenda.put(self.settings.faults_until_ms * 1000, Event::Heal);
+        if !self.by_hand {
+            self.agenda.put(self.settings.faults_until_ms * 1000, Event::Heal);
+        }
         for node in 0..self.nodes.len() {
             self.start(node);
         }
@@ -200,6 +216,8 @@ impl<'a> Engine<'a> {
             Event::Expire { session, since_us } => self.on_expire(session, since_us),
             Event::Fault(index, true) => self.fault_begins(index),
             Event::Fault(index, false) => self.fault_ends(index),
+            Event::Die(node, index) => self.crash(node, index),
+            Event::CatchUp(node) => self.catch_up(node),
             Event::Grow => self.grow(),
             Event::Heal => self.heal(),
         }
@@ -208,9 +226,9 @@ impl<'a> Engine<'a> {
     /// One more step of the sources' growth. The last ones wait for the healed world, each until the one before it is
     /// committed: so every run has a full number of transactions, however long it stood still.
     fn grow(&mut self) {
-        let Settings { steps, held, .. } = *self.settings;
+        let (steps, held) = (self.settings.steps, self.settings.held);
         let may = match self.healed {
-            true => self.checker.covers(&self.sources) || self.grown == 0,
+            true => self.checker.covers(&self.sources) || self.grown == 0 || self.is_ahead_of_the_database(),
             false => self.grown + held < steps,
         };
         if may && self.grown < steps {
@@ -225,6 +243,13 @@ impl<'a> Engine<'a> {
             self.agenda.put(self.now_us + every_us, Event::Grow);
         }
         self.look_whether_drained();
+    }
+
+    /// Whether the leader has not noticed yet that the database has lost its tail: it does at its next transaction, so
+    /// there must be one.
+    fn is_ahead_of_the_database(&self) -> bool {
+        let known = self.leader().map(|node| self.nodes[node].leader.spout().last_complete());
+        known.is_some_and(|complete| complete > self.sql.complete())
     }
 
     /// Whether everything that the sources hold is committed and announced.
@@ -276,7 +301,7 @@ impl<'a> Engine<'a> {
         )
     }
 
-    fn into_report(self) -> Report {
+    pub(crate) fn into_report(self) -> Report {
         let complete = self.sql.complete();
         let broken = match self.over {
             Some(Ok(())) => None,
@@ -291,7 +316,7 @@ impl<'a> Engine<'a> {
         };
         Report {
             seed: self.seed,
-            plan: self.plan.clone(),
+            plan: self.plan.into_owned(),
             txids: complete.0,
             attempts: self.attempts,
             took: self.took,

@@ -73,6 +73,9 @@ impl Engine<'_> {
     /// Sends a packet from one process to another (or itself): it arrives once, twice, late, out of order or never.
     pub(crate) fn send(&mut self, from: usize, to: usize, packet: Packet) {
         let life = self.nodes[to].life;
+        if !self.members.speak(from, to) {
+            return;
+        }
         if from == to {
             let link = self.network.link(from, to);
             let at_us = (self.now_us + self.network.draws[link].between(2, 20)).max(self.network.last_us[link] + 1);

@@ -148,10 +148,10 @@ impl Node {
     /// A process at its start. `seed` differs for every life.
     pub(crate) fn new(node: usize, life: u32, seed: u64, built: &Built, settings: &Settings, shards: &Split) -> Node {
         let peers: Vec<usize> = match settings.mode {
-            Mode::Cluster(_) => (0..settings.nodes()).collect(),
+            Mode::Cluster(_) => shards.members.clone(),
             Mode::Embedded => vec![node],
         };
-        let index = if peers.len() > 1 { node } else { 0 };
+        let index = peers.iter().position(|peer| *peer == node).unwrap_or(0);
         let (count, levels) = (peers.len(), built.levels());
         let tasks = |of: &dyn Fn(usize) -> TaskId| peers.iter().map(|peer| of(*peer)).collect::<Vec<_>>();
         let (emitters, committers) = (tasks(&emitter_of), tasks(&committer_of));
@@ -197,25 +197,28 @@ pub(crate) fn sides(built: &Built) -> Vec<Side> {
     built.sources.iter().map(|source| Side { reader: None, pipeline: (source.pipeline)() }).collect()
 }
 
-/// Which committer owns which shards.
+/// Who takes part, and which committer owns which shards.
 pub(crate) struct Split {
+    /// The processes with tasks, in the order of their committers.
+    pub(crate) members: Vec<usize>,
     pub(crate) owners: Owners,
     pub(crate) of: Vec<Arc<[ShardRef]>>,
 }
 
 impl Split {
-    /// The shards of each state dealt out in turn.
-    pub(crate) fn new(built: &Built, committers: usize) -> Split {
+    /// The shards of each state dealt out in turn, beginning with the committer of number `first`.
+    pub(crate) fn new(built: &Built, members: Vec<usize>, first: usize) -> Split {
+        let committers = members.len();
         let owners: Vec<Vec<usize>> = built
             .group
             .states
             .iter()
-            .map(|state| (0..usize::from(state.shards)).map(|shard| shard % committers).collect())
+            .map(|state| (0..usize::from(state.shards)).map(|shard| (first + shard) % committers).collect())
             .collect();
         let owner = |at: &ShardRef| owners[usize::from(at.state.0)][usize::from(at.shard.0)];
         let refs = built.group.shard_refs();
         let of = (0..committers).map(|me| refs.iter().filter(|at| owner(at) == me).copied().collect()).collect();
-        Split { owners: owners.into(), of }
+        Split { members, owners: owners.into(), of }
     }
 }
 

@@ -1,14 +1,17 @@
 //! The database server's side of a session: statements arrive, wait for locks, are answered or not; idle transactions and
 //! backends whose clients are gone come to an end.
 
-use tine_core::failure::Failure;
+use tine_core::failure::{Failure, FailureKind};
 use tine_state::{Reply as SqlReply, Statement};
 
 use super::{
     Engine,
     event::{Address, Event, Inbound},
 };
-use crate::sql::{Answer, BackendId};
+use crate::{
+    faults::{Kind, Point, SqlState},
+    sql::{Answer, BackendId},
+};
 
 impl Engine<'_> {
     /// A statement arrives at the server.
@@ -26,6 +29,13 @@ impl Engine<'_> {
             self.go_on_waiting();
             return self.answer(from, Some(Err(Failure::transient("deadlock detected (SQLSTATE 40P01)"))));
         }
+        if let Some(fault) = self.forces.sql_state.get(from.node).copied().flatten()
+            && let Kind::SqlState(_, state) = self.plan.faults[fault].kind
+            && !matches!(statement, Statement::Rollback | Statement::Read)
+        {
+            self.took_effect(fault);
+            return self.refuse(backend, from, statement, state);
+        }
         let before = self.sql.history.len();
         match self.sql.execute(backend, statement) {
             Answer::Waits => {
@@ -41,6 +51,25 @@ impl Engine<'_> {
             }
         }
         self.go_on_waiting();
+    }
+
+    /// Answers a statement with an error, as the connector for Postgres understands it.
+    fn refuse(&mut self, backend: BackendId, from: Address, statement: &Statement, state: SqlState) {
+        if state == SqlState::AdminShutdown {
+            self.end_backend(backend);
+            return self.answer(from, None);
+        }
+        self.sql.roll_back(backend);
+        self.go_on_waiting();
+        use SqlState::{Deadlock, LockTimeout, Serialization, StatementTimeout};
+        let certain = matches!(state, Deadlock | LockTimeout | Serialization | StatementTimeout);
+        let words = format!("{} (SQLSTATE {})", state.words(), state.code());
+        let failure = match (state.passes(), matches!(statement, Statement::Commit) && !certain) {
+            (false, _) => Failure::fatal(words),
+            (true, true) => Failure::new(FailureKind::Unknown, format!("{words} in answer to COMMIT")),
+            (true, false) => Failure::transient(words),
+        };
+        self.answer(from, Some(Err(failure)));
     }
 
     fn after_statement(
@@ -80,6 +109,10 @@ impl Engine<'_> {
             };
             let gone = if self.nodes[from.node].life == from.life { "" } else { ", whose life is over" };
             self.trace.say(self.now_us, || format!("the database commits {what} for process {}{gone}", from.node));
+        }
+        let moved = last.moved.first().map(|(index, _)| self.sql.rows[*index].txid);
+        if let Some(txid) = moved {
+            self.reach(Point::Committed, txid.0, from.node);
         }
         let found = self.checker.committed(&self.sql, &self.sources);
         self.check(found);

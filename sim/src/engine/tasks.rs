@@ -33,7 +33,7 @@ impl Engine<'_> {
         if !process.up || (stale && !matches!(what, Inbound::Packet(_))) {
             return;
         }
-        if stale && self.draws.lives.chance(50) {
+        if stale && (self.members.since(node) > life || self.draws.lives.chance(50)) {
             return;
         }
         if self.nodes[node].paused {
@@ -238,8 +238,14 @@ impl Engine<'_> {
     /// Lets what came while a process slept come now, in order.
     pub(crate) fn wake(&mut self, node: usize) {
         self.nodes[node].paused = false;
-        let backlog = std::mem::take(&mut self.nodes[node].backlog);
+        let mut backlog = std::mem::take(&mut self.nodes[node].backlog);
         let life = self.nodes[node].life;
+        if self.members.is_behind(node) {
+            // Its connections to the others were ended when shards moved.
+            backlog.retain(|what| !matches!(what, Inbound::Packet(_)));
+            let after_us = self.draws.lives.between(1_000, 40_000);
+            self.agenda.put(self.now_us + after_us, Event::CatchUp(node));
+        }
         for (index, what) in backlog.into_iter().enumerate() {
             self.agenda.put(self.now_us + index as u64, Event::Node { node, life, what });
         }

@@ -45,6 +45,7 @@ impl Engine<'_> {
             true => Err(Failure::new(FailureKind::Superseded, "a newer attempt has begun")),
             false => read_all(&built, &mut reading.sides, &call.ranges),
         };
+        self.look_whether_sources_suffered();
         if let Some(fault) = self.trips.sprung() {
             self.took_effect(fault);
         }
