@@ -37,6 +37,11 @@ impl<E> Agenda<E> {
         self.events[slot as usize].take().map(|event| (at_us, event))
     }
 
+    /// When the next event comes.
+    pub(crate) fn next_at(&self) -> Option<u64> {
+        self.keys.peek().map(|Reverse((at_us, ..))| *at_us)
+    }
+
     /// How many events were scheduled so far.
     pub(crate) fn scheduled(&self) -> u64 {
         self.scheduled

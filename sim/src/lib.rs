@@ -10,6 +10,7 @@
 //! `source` (the fakes).
 
 mod agenda;
+mod check;
 mod coordination;
 mod engine;
 #[cfg(feature = "fakes")]
@@ -18,18 +19,27 @@ pub mod faults;
 pub mod invariants;
 pub mod oracle;
 mod random;
+pub mod regressions;
 pub mod report;
+mod script;
 pub mod settings;
 pub mod simulate;
 mod source;
 mod sql;
 mod trace;
 mod trips;
+pub mod witness;
 pub mod world;
 
+pub use check::{Faulty, any_seed};
 pub use faults::{End, Fault, FaultPlan, Kind, Point, SqlState};
-pub use oracle::{Oracle, exact_counts, holds};
+pub use oracle::{
+    IntoCells, Oracle, always, dead_letters_complete, deterministic, exact, exact_counts, exact_table, holds,
+    never_goes_back, no_replay_storm, order_per_key,
+};
+pub use regressions::Regressions;
 pub use report::{Coverage, Report};
+pub use script::Script;
 pub use settings::{Mode, Settings};
 pub use simulate::{Simulation, simulate};
 pub use sql::table::{Cell, Cells};

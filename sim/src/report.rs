@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
+    check::REPLAY,
     faults::{FaultPlan, NAMES},
     invariants::Broken,
     source::SimSource,
@@ -41,6 +42,8 @@ pub struct Report {
     pub txids: u64,
     /// How many attempts there were.
     pub attempts: u64,
+    /// How many of them began after everything was healed.
+    pub attempts_healed: u64,
     /// How many events were scheduled.
     pub events: u64,
     /// How long it took, in virtual milliseconds.
@@ -51,6 +54,8 @@ pub struct Report {
     pub timeline: Vec<String>,
     /// What broke.
     pub broken: Option<Broken>,
+    /// Whether somebody drove it by hand.
+    pub by_hand: bool,
     pub(crate) took: Vec<Option<Took>>,
     pub(crate) states: Vec<String>,
     pub(crate) tables: Vec<BTreeMap<Cells, Cells>>,
@@ -64,11 +69,13 @@ impl Report {
             plan: plan.clone(),
             txids: 0,
             attempts: 0,
+            attempts_healed: 0,
             events: 0,
             virtual_ms: 0,
             trace_hash: 0,
             timeline: Vec::new(),
             broken: Some(broken),
+            by_hand: false,
             took: Vec::new(),
             states: Vec::new(),
             tables: Vec::new(),
@@ -114,7 +121,19 @@ impl Report {
 
     /// One line that replays the run.
     pub fn replay_line(&self) -> String {
-        format!("TINE_SIM_REPLAY='{}/{}'", self.seed, self.plan)
+        format!("{REPLAY}='{}'", self.case())
+    }
+
+    /// Seed and faults, as replay lines and kept cases have them.
+    pub(crate) fn case(&self) -> String {
+        format!("{}/{}", self.seed, self.plan)
+    }
+
+    /// # Panics
+    /// With the whole story, if something did not hold.
+    #[track_caller]
+    pub fn assert_held(&self) {
+        assert!(self.broken.is_none(), "{self}");
     }
 }
 
@@ -137,7 +156,10 @@ impl fmt::Display for Report {
         for line in self.timeline.iter().skip(hidden) {
             writeln!(f, "{line}")?;
         }
-        write!(f, "replay: {} cargo test -- --exact <this test>", self.replay_line())
+        match self.by_hand {
+            false => write!(f, "replay: {} cargo test -- --exact <this test>", self.replay_line()),
+            true => write!(f, "replay: it was driven by hand, and happens again when the test is run again"),
+        }
     }
 }
 

@@ -1,38 +1,37 @@
-//! What a user calls: run a topology under faults, thousands of times, and hold it against what it should have done.
+//! A topology under simulation: built anew for every run, run under faults, held against what it should have done.
 
 use std::{
     borrow::Cow,
-    env, fmt,
-    panic::{AssertUnwindSafe, Location, catch_unwind},
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
 };
 
-use proptest::{
-    strategy::{Strategy, ValueTree},
-    test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner},
-};
+use proptest::strategy::Strategy;
+use tine_trident::pipeline::Built;
 
 use crate::{
+    check::Faulty,
     engine::Engine,
     faults::FaultPlan,
     invariants::{Broken, Checker},
-    oracle::{Expected, Oracle},
+    oracle::{Expected, Oracle, unknown_state},
+    regressions::{Regressions, parse_case},
     report::{Coverage, Report},
+    script::Script,
     settings::{Mode, Settings},
+    witness::{self, Account},
     world::{Simulated, World},
 };
-
-/// The variable that holds one run to replay: `SEED/FAULTS`.
-const REPLAY: &str = "TINE_SIM_REPLAY";
 
 /// How many cases a check runs unless told otherwise.
 const CASES: u32 = 2_000;
 
-type Build = dyn Fn(&World) -> Result<tine_trident::pipeline::Built, String> + Send + Sync;
+type Build = dyn Fn(&World) -> Result<Built, String> + Send + Sync;
 
 /// A topology to be simulated: see [`simulate`].
 #[derive(Clone)]
@@ -40,7 +39,9 @@ pub struct Simulation {
     build: Arc<Build>,
     settings: Settings,
     oracles: Vec<Oracle>,
-    cases: u32,
+    pub(crate) cases: u32,
+    /// What operators made of the records when they were looked at first, or how they differed.
+    made: Arc<OnceLock<Result<Account, String>>>,
 }
 
 impl fmt::Debug for Simulation {
@@ -55,7 +56,13 @@ impl fmt::Debug for Simulation {
 /// Simulates the topology that `build` makes. It is built anew for every run, on a world of its own.
 pub fn simulate<T: Simulated>(build: impl Fn(&World) -> T + Send + Sync + 'static) -> Simulation {
     let build = move |world: &World| build(world).built();
-    Simulation { build: Arc::new(build), settings: Settings::default(), oracles: Vec::new(), cases: CASES }
+    Simulation {
+        build: Arc::new(build),
+        settings: Settings::default(),
+        oracles: Vec::new(),
+        cases: CASES,
+        made: Arc::default(),
+    }
 }
 
 impl Simulation {
@@ -77,7 +84,7 @@ impl Simulation {
         self
     }
 
-    /// How many cases [`Faulty::check`] runs.
+    /// How many cases [`Faulty::check`](crate::Faulty::check) runs (default: 2,000).
     pub fn cases(mut self, cases: u32) -> Simulation {
         self.cases = cases;
         self
@@ -85,7 +92,7 @@ impl Simulation {
 
     /// Draws fault plans from a strategy: `any::<FaultPlan>()`, or one of your own.
     pub fn with_faults<S: Strategy<Value = FaultPlan>>(self, faults: S) -> Faulty<S> {
-        Faulty { simulation: self, faults }
+        Faulty { simulation: self, faults, regressions: Regressions::default() }
     }
 
     /// Runs one seed, under the faults that follow from it.
@@ -100,8 +107,8 @@ impl Simulation {
 
     /// Runs what a replay line (`SEED/FAULTS`) says, with a timeline; `None` if it is no such line.
     pub fn replay_line(&self, line: &str) -> Option<Report> {
-        let (seed, plan) = line.split_once('/')?;
-        Some(self.replay(seed.parse().ok()?, &plan.parse().ok()?))
+        let (seed, plan) = parse_case(line)?;
+        Some(self.replay(seed, &plan))
     }
 
     /// The same, with a timeline.
@@ -109,46 +116,137 @@ impl Simulation {
         self.run_with(seed, plan, &Settings { timeline: true, ..self.settings.clone() })
     }
 
+    /// A run of this seed that is driven by hand, without any fault of its own, with a timeline.
+    ///
+    /// ```
+    /// use tine_sim::{Kind, Point};
+    /// # use tine_sim::{exact_counts, simulate};
+    /// # use tine_trident::topology::Topology;
+    /// # let word_count = simulate(|world| {
+    /// #     let topology = Topology::new("words");
+    /// #     topology.source(world.source("lines", ["a b", "b"; 40]))
+    /// #         .stage(|lines| lines.flat_map(|line| line.split_whitespace()).group_by(|word| word).count())
+    /// #         .persist(world.table("counts").key("word").value("n"));
+    /// #     topology
+    /// # })
+    /// # .expect(exact_counts("counts", |line| line.split_whitespace().collect()));
+    ///
+    /// let mut run = word_count.script(1);
+    /// // After the COMMIT of transaction 3 was sent, before its answer: the process falls asleep.
+    /// let sleeper = run.until(Point::CommitSent(3));
+    /// run.inject(Kind::Pause(sleeper));
+    /// run.run_for(400);
+    /// // Somebody else leads by now. The sleeper wakes up and believes that it goes on where it was.
+    /// assert_ne!(run.leader(), None);
+    /// run.end(Kind::Pause(sleeper));
+    /// run.finish().assert_held();
+    /// ```
+    ///
+    /// # Panics
+    /// When the topology cannot be built.
+    #[track_caller]
+    #[allow(clippy::panic, reason = "this is how a test fails")]
+    pub fn script(&self, seed: u64) -> Script {
+        let settings = Cow::Owned(Settings { timeline: true, ..self.settings.clone() });
+        match self.engine(seed, Cow::Owned(FaultPlan::default()), settings) {
+            Ok(engine) => Script::new(self.clone(), engine),
+            Err(broken) => panic!("{}: {}", broken.invariant, broken.what),
+        }
+    }
+
     fn run_with(&self, seed: u64, plan: &FaultPlan, settings: &Settings) -> Report {
-        let world = World::new(seed, settings);
-        let mut built = match (self.build)(&world) {
-            Ok(built) => built,
-            Err(error) => {
-                return Report::without_a_run(seed, plan, Broken::new("the topology can be built", error));
-            }
+        if let Err(what) = self.check_determinism() {
+            return Report::without_a_run(seed, plan, Broken::new("deterministic", what));
+        }
+        let engine = match self.engine(seed, Cow::Borrowed(plan), Cow::Borrowed(settings)) {
+            Ok(engine) => engine,
+            Err(broken) => return Report::without_a_run(seed, plan, broken),
         };
+        match catch_unwind(AssertUnwindSafe(|| engine.run())) {
+            Ok(report) => self.judged(report),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without words");
+                Report::without_a_run(seed, plan, Broken::new("an assertion of the machines", text))
+            }
+        }
+    }
+
+    /// The world of a run, before its first event.
+    fn engine<'a>(
+        &self,
+        seed: u64,
+        plan: Cow<'a, FaultPlan>,
+        settings: Cow<'a, Settings>,
+    ) -> Result<Engine<'a>, Broken> {
+        let world = World::new(seed, &settings);
+        let mut built = (self.build)(&world).map_err(|error| Broken::new("the topology can be built", error))?;
         built.group.lineage = u128::from(seed) + 1;
-        let counting = built.group.states.iter().map(|state| {
-            self.oracles.iter().find_map(|oracle| match &oracle.0 {
-                Expected::Counts { state: name, how } if *name == state.name => Some(how.clone()),
-                _ => None,
-            })
-        });
-        let letters = built.group.states.iter().position(|state| state.name == tine_trident::dead_letters::NAME);
-        let checker = Checker::new(counting.collect(), letters);
         let (trips, taken) = world.wire();
         if !taken {
             trips.lay(&mut built);
         }
-        let (plan_of, settings) = (Cow::Borrowed(plan), Cow::Borrowed(settings));
-        let engine = Engine::new(seed, plan_of, settings, built, world.sources(), trips, checker);
-        let mut report = match catch_unwind(AssertUnwindSafe(|| engine.run())) {
-            Ok(report) => report,
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without words");
-                return Report::without_a_run(seed, plan, Broken::new("an assertion of the machines", text));
+        let checker = self.checker(&built)?;
+        Ok(Engine::new(seed, plan, settings, built, world.sources(), trips, checker))
+    }
+
+    fn checker(&self, built: &Built) -> Result<Checker, Broken> {
+        let states: Vec<String> = built.group.states.iter().map(|state| state.name.clone()).collect();
+        let mut counting = vec![None; states.len()];
+        let mut watching = Vec::new();
+        for oracle in &self.oracles {
+            match &oracle.expected {
+                Expected::Counts { state, how } => match states.iter().position(|name| name == state) {
+                    Some(index) => counting[index] = Some(how.clone()),
+                    None => return Err(Broken::new(oracle.name, unknown_state(state, &states))),
+                },
+                Expected::Seen(watch) => watching.push((oracle.name, watch.clone())),
+                Expected::End(_) | Expected::Deterministic => {}
             }
-        };
+        }
+        Ok(Checker::new(states, counting, watching))
+    }
+
+    /// Looks at what is expected at the end.
+    pub(crate) fn judged(&self, mut report: Report) -> Report {
         if report.broken.is_none() {
-            let custom = self.oracles.iter().filter_map(|oracle| match &oracle.0 {
-                Expected::Custom(check) => Some(check),
-                Expected::Counts { .. } => None,
+            let ends = self.oracles.iter().filter_map(|oracle| match &oracle.expected {
+                Expected::End(check) => Some((oracle.name, check)),
+                _ => None,
             });
-            let found = custom.map(|check| check(&report)).find_map(Result::err);
-            report.broken = found.map(|what| Broken::new("the user's expectation", what));
+            let found = ends.map(|(name, check)| check(&report).map_err(|what| Broken::new(name, what)));
+            report.broken = found.filter_map(Result::err).next();
         }
         report
+    }
+
+    fn wants_determinism(&self) -> bool {
+        self.oracles.iter().any(|oracle| matches!(oracle.expected, Expected::Deterministic))
+    }
+
+    /// Looks once whether operators are deterministic, if that is expected.
+    pub(crate) fn check_determinism(&self) -> Result<(), String> {
+        match self.wants_determinism() {
+            true => {
+                self.made.get_or_init(|| witness::look(&|| self.topology())).as_ref().map(drop).map_err(Clone::clone)
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Looks again, and compares with what was made the first time.
+    pub(crate) fn check_determinism_again(&self) -> Result<(), String> {
+        match (self.wants_determinism(), self.made.get()) {
+            (true, Some(Ok(first))) => witness::look_again(&|| self.topology(), first),
+            _ => Ok(()),
+        }
+    }
+
+    /// The topology, fresh, with all the records that its sources will ever hold.
+    fn topology(&self) -> Result<witness::Subject, String> {
+        let world = World::new(0, &self.settings);
+        let built = (self.build)(&world)?;
+        Ok(witness::Subject { built, sources: world.sources() })
     }
 
     /// Runs `count` seeds from `from` on, on `threads` threads; answers with the coverage, and with the first failure,
@@ -180,9 +278,11 @@ impl Simulation {
         (coverage, failed.map(|report| self.shrink(&report)))
     }
 
-    /// Takes faults away and shortens them as long as the run still breaks; answers with the last that does.
+    /// Takes faults away and shortens them as long as the run still breaks the same; answers with the last that does.
     pub fn shrink(&self, failed: &Report) -> Report {
-        self.shrink_while(failed, |report| report.broken.is_some())
+        let invariant = |report: &Report| report.broken.as_ref().map(|broken| broken.invariant);
+        let what = invariant(failed);
+        self.shrink_while(failed, |report| invariant(report) == what)
     }
 
     /// The same for whatever is wrong with a run.
@@ -197,74 +297,5 @@ impl Simulation {
             }
             return self.replay(failed.seed, &plan);
         }
-    }
-}
-
-/// A simulation with a strategy for its faults.
-pub struct Faulty<S> {
-    simulation: Simulation,
-    faults: S,
-}
-
-impl<S> fmt::Debug for Faulty<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.simulation.fmt(f)
-    }
-}
-
-impl<S: Strategy<Value = FaultPlan>> Faulty<S> {
-    /// How many cases [`check`](Faulty::check) runs.
-    pub fn cases(mut self, cases: u32) -> Self {
-        self.simulation.cases = cases;
-        self
-    }
-
-    /// Runs all cases.
-    ///
-    /// # Panics
-    /// With the shortest fault plan that breaks something, in words, its timeline, and the line that replays it.
-    #[track_caller]
-    #[allow(clippy::panic, reason = "this is how a test fails")]
-    pub fn check(self, oracle: Oracle) -> Coverage {
-        let source = Location::caller().file();
-        let simulation = self.simulation.expect(oracle);
-        if let Ok(line) = env::var(REPLAY) {
-            let report = match simulation.replay_line(&line) {
-                Some(report) => report,
-                None => panic!("{REPLAY}={line:?} is no replay line: it looks like '7/0.120.40.1.0,17.300.0.0.2'"),
-            };
-            assert!(report.broken.is_none(), "{report}");
-            let mut coverage = Coverage::default();
-            coverage.add(&report);
-            return coverage;
-        }
-        let coverage = Mutex::new(Coverage::default());
-        let config = Config {
-            cases: simulation.cases,
-            source_file: Some(source),
-            rng_seed: RngSeed::Fixed(0x7173),
-            failure_persistence: None,
-            ..Config::default()
-        };
-        let mut runner = TestRunner::new(config);
-        let case = (proptest::num::u64::ANY.no_shrink(), self.faults);
-        let result = runner.run(&case, |(seed, plan)| {
-            let report = simulation.run(seed, &plan);
-            coverage.lock().unwrap_or_else(PoisonError::into_inner).add(&report);
-            match report.broken {
-                None => Ok(()),
-                Some(broken) => Err(TestCaseError::fail(broken.invariant)),
-            }
-        });
-        match result {
-            Ok(()) => coverage.into_inner().unwrap_or_else(PoisonError::into_inner),
-            Err(TestError::Fail(_, (seed, plan))) => panic!("{}", simulation.replay(seed, &plan)),
-            Err(TestError::Abort(reason)) => panic!("the fault plans could not be drawn: {reason}"),
-        }
-    }
-
-    /// One plan drawn from the strategy, for a look at it.
-    pub fn sample(&self) -> Option<FaultPlan> {
-        self.faults.new_tree(&mut TestRunner::deterministic()).ok().map(|tree| tree.current())
     }
 }

@@ -6,16 +6,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tine_core::{
     failure::Failure,
+    hash::hash64,
     mutant::{self, Mutant},
 };
 use tine_trident::source::{Bounds, Horizon, PartitionBounds, PartitionRange, Reached, Reader, Record, Sink, Source};
 
 use crate::random::Draws;
 
+/// A record before it has a place: its key, if it has one, and its value.
+pub(crate) type Keyed = (Option<Arc<str>>, Arc<str>);
+
 /// A record as it lies in a partition.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) position: u64,
+    pub(crate) key: Option<Arc<str>>,
     pub(crate) value: Arc<str>,
 }
 
@@ -54,15 +59,21 @@ pub(crate) struct SimSource {
 }
 
 impl SimSource {
-    /// Spreads `values` over partitions and steps of growth. One more partition than asked for waits to be added.
-    pub(crate) fn new(name: &str, values: &[Arc<str>], partitions: usize, steps: usize, seed: u64) -> SimSource {
+    /// Spreads `records` over partitions and steps of growth. One more partition than asked for waits to be added. Records
+    /// of one key lie in one partition.
+    pub(crate) fn new(name: &str, records: Vec<Keyed>, partitions: usize, steps: usize, seed: u64) -> SimSource {
         let mut draws = Draws::new(seed, 0x50_0000);
         let mut all: Vec<Building> = (0..=partitions.max(1)).map(|_| Building::default()).collect();
-        for (index, value) in values.iter().enumerate() {
-            let step = index * steps / values.len().max(1);
+        let length = records.len().max(1);
+        for (index, (key, value)) in records.into_iter().enumerate() {
+            let step = index * steps / length;
             let late = draws.chance(8);
-            let chosen = if late { partitions.max(1) } else { draws.below(partitions.max(1) as u64) as usize };
-            all[chosen].add(value.clone(), step, &mut draws);
+            let chosen = match &key {
+                Some(key) => usize::try_from(hash64(key.as_bytes()) % partitions.max(1) as u64).unwrap_or(0),
+                None if late => partitions.max(1),
+                None => draws.below(partitions.max(1) as u64) as usize,
+            };
+            all[chosen].add((key, value), step, &mut draws);
         }
         let count = all.len();
         let partitions = all.into_iter().enumerate().map(|(index, building)| Partition {
@@ -119,10 +130,10 @@ struct Building {
 }
 
 impl Building {
-    fn add(&mut self, value: Arc<str>, step: usize, draws: &mut Draws) {
+    fn add(&mut self, (key, value): Keyed, step: usize, draws: &mut Draws) {
         // A gap before: an aborted transaction's records, or compaction.
         self.next += if draws.chance(20) { draws.between(1, 4) } else { 0 };
-        self.records.push(Stored { position: self.next, value });
+        self.records.push(Stored { position: self.next, key, value });
         self.next += 1;
         // A control record after: the end lies beyond the last record.
         self.next += u64::from(draws.chance(15));
@@ -243,7 +254,7 @@ fn lend(stored: &Stored) -> Record<'_> {
     Record {
         position: stored.position,
         timestamp_ms: -1,
-        key: None,
+        key: stored.key.as_deref().map(str::as_bytes),
         value: Some(stored.value.as_bytes()),
         headers: &[],
     }

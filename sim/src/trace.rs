@@ -22,7 +22,10 @@ impl Trace {
     /// Something worth a line; put into words only if somebody reads it.
     pub(crate) fn say(&mut self, at_us: u64, words: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.lines {
-            lines.push((at_us, words()));
+            let line = (at_us, words());
+            if lines.last() != Some(&line) {
+                lines.push(line);
+            }
         }
     }
 
@@ -31,8 +34,8 @@ impl Trace {
     }
 
     /// The timeline, one line each.
-    pub(crate) fn into_lines(self) -> Vec<String> {
-        let line = |(at_us, words): (u64, String)| format!("{:>6}.{:03} ms  {words}", at_us / 1000, at_us % 1000);
-        self.lines.unwrap_or_default().into_iter().map(line).collect()
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let line = |(at_us, words): &(u64, String)| format!("{:>6}.{:03} ms  {words}", at_us / 1000, at_us % 1000);
+        self.lines.iter().flatten().map(line).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! What a user's topology is built on: simulated sources and tables, and user functions that fail once.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -9,11 +9,15 @@ use async_trait::async_trait;
 use tine_core::failure::Failure;
 use tine_state::{Database, GroupSpec, Lock, Session, Table};
 use tine_trident::{
-    input::{Input, Text},
+    input::{Bytes, Input, Json, Lend, Records, Row, Text},
     pipeline::Built,
 };
 
-use crate::{settings::Settings, source::SimSource, trips::Trips};
+use crate::{
+    settings::Settings,
+    source::{Keyed, SimSource},
+    trips::Trips,
+};
 
 /// The world that one topology is built in, anew for every run.
 #[derive(Debug)]
@@ -40,13 +44,16 @@ impl World {
         }
     }
 
-    /// A source of texts, spread over partitions with gaps, growing while the topology runs.
-    pub fn source(&self, name: &str, values: &[Arc<str>]) -> Input<Text> {
-        let Settings { partitions, steps, .. } = self.settings;
-        let source = SimSource::new(name, values, partitions, steps, self.seed);
-        let mut sources = self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        sources.push(source.clone());
-        Input::transactional(Arc::new(source))
+    /// A source of texts, spread over partitions with gaps, growing while the topology runs. Short for
+    /// [`topic`](World::topic) and [`text`](Topic::text).
+    pub fn source(&self, name: &str, values: impl Lines) -> Input<Text> {
+        self.topic(name, values).text()
+    }
+
+    /// A source of records, like a topic of Kafka; say next what its rows are.
+    pub fn topic(&self, name: &str, values: impl Lines) -> Topic<'_> {
+        let records = values.lines().into_iter().map(|value| (None, value)).collect();
+        Topic { world: self, name: name.to_owned(), records }
     }
 
     /// A table in the simulated database.
@@ -67,8 +74,103 @@ impl World {
     }
 
     pub(crate) fn sources(&self) -> Vec<SimSource> {
-        self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Records under construction; see [`World::topic`].
+#[derive(Debug)]
+pub struct Topic<'w> {
+    world: &'w World,
+    name: String,
+    records: Vec<Keyed>,
+}
+
+impl Topic<'_> {
+    /// Gives each record a key: records of one key lie in one partition, in order, as Kafka places them.
+    pub fn keyed(mut self, key: impl Fn(&str) -> String) -> Self {
+        self.records.iter_mut().for_each(|(place, value)| *place = Some(key(value).into()));
+        self
+    }
+
+    /// Values as `&str`.
+    pub fn text(self) -> Input<Text> {
+        self.input()
+    }
+
+    /// Values as `&[u8]`.
+    pub fn bytes(self) -> Input<Bytes> {
+        self.input()
+    }
+
+    /// Values as JSON, decoded into a type of yours.
+    pub fn json<L: Lend>(self) -> Input<Json<L>> {
+        self.input()
+    }
+
+    /// Records with partition, position and key.
+    pub fn records(self) -> Input<Records> {
+        self.input()
+    }
+
+    fn input<T: Row>(self) -> Input<T> {
+        let Settings { partitions, steps, .. } = self.world.settings;
+        let source = SimSource::new(&self.name, self.records, partitions, steps, self.world.seed);
+        let mut sources = self.world.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.push(source.clone());
+        Input::transactional(Arc::new(source))
+    }
+}
+
+/// Values of records, in order: slices, arrays and vectors of `&str`, `String` or `Arc<str>`. Of `Arc<str>` nothing is
+/// copied, which matters when thousands of worlds are made.
+pub trait Lines {
+    /// One by one.
+    fn lines(self) -> Vec<Arc<str>>;
+}
+
+/// One value.
+trait Line {
+    fn line(&self) -> Arc<str>;
+}
+
+impl Line for Arc<str> {
+    fn line(&self) -> Arc<str> {
+        self.clone()
+    }
+}
+
+impl Line for &str {
+    fn line(&self) -> Arc<str> {
+        Arc::from(*self)
+    }
+}
+
+impl Line for String {
+    fn line(&self) -> Arc<str> {
+        Arc::from(self.as_str())
+    }
+}
+
+macro_rules! lines {
+    ($([$($generics:tt)*] $type:ty;)+) => {$(
+        #[allow(private_bounds, reason = "what a line is is not for users to extend")]
+        impl<T: Line, $($generics)*> Lines for $type {
+            fn lines(self) -> Vec<Arc<str>> {
+                self.iter().map(Line::line).collect()
+            }
+        }
+    )+};
+}
+
+lines! {
+    [] &[T];
+    [] Vec<T>;
+    [] &Vec<T>;
+    [] Arc<[T]>;
+    [] &Arc<[T]>;
+    [const N: usize] [T; N];
+    [const N: usize] &[T; N];
 }
 
 /// What a simulation can run: a built topology.

@@ -25,7 +25,7 @@ use crate::{
     aggregate::Combiner,
     columns::{Columns, shown},
     fold::{Batch, BatchRow},
-    pipeline::{Exchange, ExchangeFactory, GoOn, Rows, Target, Targeted},
+    pipeline::{Exchange, ExchangeFactory, GoOn, Rows, Target, Targeted, Witness},
     stage::{
         fused::{Fused, attempt},
         panic_text,
@@ -122,6 +122,10 @@ impl<K: Columns, C: Combiner> Exchange for TypedExchange<K, C> {
             self.slots.iter().for_each(|slot| slot.scratch.clear());
         }
         outcome
+    }
+
+    fn observe(&mut self, witness: &Arc<dyn Witness>) {
+        self.slots.iter_mut().for_each(|slot| slot.scratch.observe(&slot.place, witness));
     }
 }
 

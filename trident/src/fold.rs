@@ -54,7 +54,7 @@ impl<K, H> fmt::Debug for Batch<K, H> {
     }
 }
 
-impl<K: Columns, H: Clone + Send + Sync + 'static> Rows for Batch<K, H> {
+impl<K: Columns, H: Clone + fmt::Debug + Send + Sync + 'static> Rows for Batch<K, H> {
     fn count(&self) -> usize {
         self.rows.len()
     }
@@ -77,6 +77,10 @@ impl<K: Columns, H: Clone + Send + Sync + 'static> Rows for Batch<K, H> {
 
     fn boxed_clone(&self) -> Box<dyn Rows> {
         Box::new(self.clone())
+    }
+
+    fn shown(&self) -> Vec<String> {
+        self.rows.iter().map(|row| format!("{:?}: {:?}", row.key, row.held)).collect()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {

@@ -4,7 +4,7 @@
 //! first time a batch meets it. Kept texts are [`CompactString`]s: up to 24 bytes lie in the table's row itself, so that
 //! finding a key touches one place in memory instead of two.
 
-use std::{borrow::Cow, hash::Hasher};
+use std::{borrow::Cow, fmt, hash::Hasher};
 
 pub use compact_str::CompactString;
 
@@ -31,7 +31,7 @@ pub const KEY_BYTES_MAX: usize = 1024;
     note = "keys are `&str`, `String`, `&[u8]`, `Vec<u8>`, `i64` and smaller integers; order never decides a value, so \
             floating-point numbers are none"
 )]
-pub trait Key {
+pub trait Key: fmt::Debug {
     /// How tables keep it.
     type Owned: Columns;
 

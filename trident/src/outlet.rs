@@ -111,6 +111,10 @@ impl Rows for Parted {
         Box::new(self.clone())
     }
 
+    fn shown(&self) -> Vec<String> {
+        self.0.iter().flat_map(|part| part.shown()).collect()
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
         self
     }

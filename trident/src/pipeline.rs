@@ -40,6 +40,11 @@ pub trait Rows: Any + fmt::Debug + Send + Sync {
     /// A copy; messages may be sent to several tasks or, in the simulator, twice.
     fn boxed_clone(&self) -> Box<dyn Rows>;
 
+    /// Keys with what is held for them, for people.
+    fn shown(&self) -> Vec<String> {
+        vec![format!("{self:?}")]
+    }
+
     /// For the fold, which knows the type.
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
 }
@@ -77,6 +82,9 @@ pub trait Pipeline: Send {
 
     /// Forgets what a batch left behind that was cut short.
     fn reset(&mut self);
+
+    /// From now on somebody sees what each operator makes.
+    fn observe(&mut self, _witness: &Arc<dyn Witness>) {}
 }
 
 /// A keyed stream that is repartitioned, and the stages after it, with the memory of one batch. One per stage task.
@@ -87,6 +95,28 @@ pub trait Exchange: Send {
     /// `go_on` is asked now and then and ends the work when it says no. Errors: `Poison` with the operator's name, its
     /// place and the key; nothing panics. After an error the memory is empty.
     fn run(&mut self, parts: Vec<Box<dyn Rows>>, go_on: GoOn<'_>) -> Result<Targeted, Failure>;
+
+    /// From now on somebody sees what each operator makes.
+    fn observe(&mut self, _witness: &Arc<dyn Witness>) {}
+}
+
+/// Sees what each operator makes of a chunk, for whoever compares one run with another; nobody looks in production.
+pub trait Witness: Send + Sync {
+    /// An operator of a stage has made these rows.
+    fn made(&self, operator: Operator<'_>, rows: Vec<String>);
+}
+
+/// An operator of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operator<'a> {
+    /// Its stage, such as ``stage 1 after source 1 `files` ``.
+    pub place: &'a str,
+    /// Its place among the operators of its stage, from 1.
+    pub number: usize,
+    /// The method's name.
+    pub name: &'a str,
+    /// Whether it is the aggregate that ends the stage, which makes its rows when a batch ends.
+    pub ends: bool,
 }
 
 /// Asked by work that takes long: says that it goes on, or why it is to end.

@@ -140,6 +140,10 @@ impl Engine<'_> {
     pub(crate) fn on_opened(&mut self, node: usize, nonce: Nonce, session: usize) {
         if self.nodes[node].errands.campaigning == nonce {
             self.nodes[node].errands.session = Some(session);
+            if !self.coordination.sessions[session].alive {
+                // It was ended before its client had heard of it.
+                self.campaign_again(node);
+            }
         } else if self.coordination.end(session) {
             self.elect();
         }

@@ -5,6 +5,7 @@
 //! side of that, [`electing`] the way to coordination and the lock, [`sessions`] how sessions end, [`members`] how workers stop,
 //! leave and join, [`faulting`] breaks things and heals them, [`points`] says which moment has come.
 
+mod driving;
 mod electing;
 mod event;
 mod faulting;
@@ -319,11 +320,13 @@ impl<'a> Engine<'a> {
             plan: self.plan.into_owned(),
             txids: complete.0,
             attempts: self.attempts,
+            attempts_healed: self.attempts_healed,
+            by_hand: self.by_hand,
             took: self.took,
             events: self.agenda.scheduled(),
             virtual_ms: self.now_us / 1000,
             trace_hash: self.trace.hash() ^ mix(complete.0),
-            timeline: self.trace.into_lines(),
+            timeline: self.trace.lines(),
             states: self.built.group.states.iter().map(|state| state.name.clone()).collect(),
             tables: self.sql.tables.into_iter().map(|table| table.rows).collect(),
             sources: self.sources,

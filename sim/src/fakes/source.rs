@@ -13,7 +13,7 @@ pub struct FakeSource(SimSource);
 impl FakeSource {
     /// A log without partitions; `seed` decides how short its polls are.
     pub fn new(name: &str, seed: u64) -> FakeSource {
-        FakeSource(SimSource::new(name, &[], 0, 0, seed).emptied())
+        FakeSource(SimSource::new(name, Vec::new(), 0, 0, seed).emptied())
     }
 
     /// As a topology sees it.
@@ -37,7 +37,7 @@ impl FakeSource {
     /// Puts a record at a position, beyond all others of its partition.
     pub fn put(&self, partition: usize, position: u64, value: &str) {
         let partition = &mut self.0.log().partitions[partition];
-        let new = Stored { position, value: value.into() };
+        let new = Stored { position, key: None, value: value.into() };
         partition.records = partition.records.iter().cloned().chain([new]).collect();
     }
 

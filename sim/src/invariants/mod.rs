@@ -21,9 +21,9 @@ use tine_trident::{
 use self::recount::{delta_of, recount, recount_all};
 pub(crate) use self::rules::*;
 use crate::{
-    oracle::Counting,
+    oracle::{Counting, Seen, Watch},
     source::SimSource,
-    sql::{Committed, Sql},
+    sql::{Committed, Sql, table::Change},
 };
 
 /// An invariant that does not hold.
@@ -46,6 +46,9 @@ impl Broken {
 
 /// Sees every commit.
 pub(crate) struct Checker {
+    states: Vec<String>,
+    /// Expectations of users, by the name under which they are broken.
+    watching: Vec<(&'static str, Arc<Watch>)>,
     /// For each state, how to recount it, if anybody said.
     counting: Vec<Option<Counting>>,
     /// The state that keeps dead letters.
@@ -62,11 +65,18 @@ struct Fact {
     /// For each counted state what it must add, key by key; worked out at its first commit.
     expected: Option<Vec<BTreeMap<String, i64>>>,
     written: Vec<BTreeMap<String, i64>>,
+    /// What it did to rows, if somebody watches.
+    changes: Vec<Change>,
 }
 
 impl Checker {
-    pub(crate) fn new(counting: Vec<Option<Counting>>, letters: Option<usize>) -> Checker {
-        Checker { counting, letters, facts: BTreeMap::new(), best: TxId::NONE, lost_tail: false }
+    pub(crate) fn new(
+        states: Vec<String>,
+        counting: Vec<Option<Counting>>,
+        watching: Vec<(&'static str, Arc<Watch>)>,
+    ) -> Checker {
+        let letters = states.iter().position(|state| state == tine_trident::dead_letters::NAME);
+        Checker { states, watching, counting, letters, facts: BTreeMap::new(), best: TxId::NONE, lost_tail: false }
     }
 
     /// The database has committed: its history's last entry says what.
@@ -95,7 +105,7 @@ impl Checker {
         if self.facts.get(&txid).is_none_or(|fact| fact.planned.chain != planned.chain) {
             invariant_ranges_are_stable(&planned.plan.ranges, sources)?;
             let written = vec![BTreeMap::new(); self.counting.len()];
-            self.facts.insert(txid, Fact { planned, expected: None, written });
+            self.facts.insert(txid, Fact { planned, expected: None, written, changes: Vec::new() });
         }
         Ok(())
     }
@@ -130,15 +140,34 @@ impl Checker {
                 invariant_each_record_counts_once(txid, key, *written, expected[state].get(key).copied())?;
             }
         }
+        if !self.watching.is_empty() {
+            fact.changes.extend(last.changes.iter().cloned());
+        }
         let complete = sql.complete();
         if complete == txid {
             for (expected, written) in expected.iter().zip(&fact.written) {
                 invariant_nothing_is_left_out(txid, expected, written)?;
             }
             self.best = self.best.max(complete);
+            self.watch(txid, sql, sources)?;
             self.facts = self.facts.split_off(&complete);
         }
         Ok(())
+    }
+
+    /// A transaction is complete: looks at what users expect of it.
+    fn watch(&self, txid: TxId, sql: &Sql, sources: &[SimSource]) -> Held {
+        let Some(fact) = self.facts.get(&txid) else { return Ok(()) };
+        let seen = Seen {
+            txid,
+            states: &self.states,
+            tables: &sql.tables,
+            changes: &fact.changes,
+            plan: &fact.planned.plan,
+            sources,
+        };
+        let found = self.watching.iter().map(|(name, watch)| watch(&seen).map_err(|what| Broken::new(name, what)));
+        found.collect()
     }
 
     /// The database has lost its tail: what it holds now is what is true.
@@ -148,14 +177,17 @@ impl Checker {
         for (txid, row) in sql.plans.range(sql.complete()..) {
             if let Ok(planned) = Planned::decode(&row.plan) {
                 let written = vec![BTreeMap::new(); self.counting.len()];
-                self.facts.insert(*txid, Fact { planned, expected: None, written });
+                self.facts.insert(*txid, Fact { planned, expected: None, written, changes: Vec::new() });
             }
         }
         let partly = sql.complete().next();
         let Some(fact) = self.facts.get_mut(&partly) else { return };
         for committed in &sql.history {
             if committed.moved.first().is_some_and(|(_, before)| before.txid.next() == partly) {
-                for change in committed.changes.iter() {
+                fact.changes.extend(committed.changes.iter().cloned());
+                for change in
+                    committed.changes.iter().filter(|change| self.counting[usize::from(change.state.0)].is_some())
+                {
                     if let Ok((key, delta)) = delta_of(change) {
                         *fact.written[usize::from(change.state.0)].entry(key.to_owned()).or_default() += delta;
                     }

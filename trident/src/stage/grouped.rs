@@ -96,6 +96,7 @@ impl<'b, T, F> Grouped<'b, T, F> {
     ///     stage::{Partial, Rows},
     /// };
     ///
+    /// #[derive(Debug)]
     /// struct Sale<'b> {
     ///     user: &'b str,
     ///     cents: i64,
@@ -132,6 +133,10 @@ impl<'b, T, F> Grouped<'b, T, F> {
             (key(row), input)
         };
         let pairs: Vec<_> = self.rows.into_iter().map(pair).collect();
+        if self.scratch.is_observed() {
+            // The aggregate was entered last; the grouping came before it.
+            self.scratch.made(self.scratch.steps().saturating_sub(2), pairs.iter().map(|(key, _)| key));
+        }
         if self.scratch.is_careful()
             && let Some(unfit) = pairs.iter().find_map(|(key, _)| check_key(key).err())
         {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     dead_letters::{self, DeadLetters},
     input::{Invalid, Policy, Row},
-    pipeline::{BatchRows, Pipeline, Rows, Target, Targeted},
+    pipeline::{BatchRows, Pipeline, Rows, Target, Targeted, Witness},
     source::Record,
 };
 
@@ -122,6 +122,10 @@ impl<T: Row> Pipeline for FusedPipeline<T> {
         self.done = BatchRows::default();
         self.slots.iter().for_each(|slot| slot.scratch.clear());
         self.dead_letters.clear();
+    }
+
+    fn observe(&mut self, witness: &Arc<dyn Witness>) {
+        self.slots.iter_mut().for_each(|slot| slot.scratch.observe(&slot.place, witness));
     }
 }
 

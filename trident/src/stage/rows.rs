@@ -7,8 +7,9 @@ use crate::key::Key;
 
 /// The rows of one chunk inside a stage closure; `'b` is the fetch buffer that they may borrow from.
 ///
-/// `T` is any type at all: `&'b str`, a struct of borrowed fields, an owned value. Operators keep the order of rows and
-/// must be pure: a batch that is replayed runs them again, and must find the same.
+/// `T` is any type that can be shown to people (`Debug`): `&'b str`, a struct of borrowed fields, an owned value. Operators
+/// keep the order of rows and must be pure: a batch that is replayed runs them again, and must find the same. A test can look
+/// whether they are (`tine::sim`, `deterministic`); that is what rows are `Debug` for.
 ///
 /// ```
 /// use tine_trident::stage::Rows;
@@ -28,26 +29,38 @@ impl<'b, T> Rows<'b, T> {
         Rows { rows, scratch }
     }
 
+    /// What an operator has made.
+    fn made(step: usize, rows: Vec<T>, scratch: &'b Scratch) -> Rows<'b, T>
+    where
+        T: fmt::Debug,
+    {
+        scratch.made(step, &rows);
+        Rows { rows, scratch }
+    }
+
     /// Each row becomes another.
-    pub fn map<U>(self, f: impl Fn(T) -> U) -> Rows<'b, U> {
-        self.scratch.enter("map");
-        Rows { rows: self.rows.into_iter().map(f).collect(), scratch: self.scratch }
+    pub fn map<U: fmt::Debug>(self, f: impl Fn(T) -> U) -> Rows<'b, U> {
+        let step = self.scratch.enter("map");
+        Rows::made(step, self.rows.into_iter().map(f).collect(), self.scratch)
     }
 
     /// Each row becomes any number of rows.
-    pub fn flat_map<I: IntoIterator>(self, f: impl Fn(T) -> I) -> Rows<'b, I::Item> {
+    pub fn flat_map<I: IntoIterator<Item: fmt::Debug>>(self, f: impl Fn(T) -> I) -> Rows<'b, I::Item> {
         let step = self.scratch.enter("flat_map");
         let mut rows = Vec::with_capacity(self.scratch.widest(step, 0));
         self.rows.into_iter().for_each(|row| rows.extend(f(row)));
         self.scratch.widest(step, rows.len());
-        Rows { rows, scratch: self.scratch }
+        Rows::made(step, rows, self.scratch)
     }
 
     /// Keeps the rows that `f` accepts.
-    pub fn filter(mut self, f: impl Fn(&T) -> bool) -> Rows<'b, T> {
-        self.scratch.enter("filter");
+    pub fn filter(mut self, f: impl Fn(&T) -> bool) -> Rows<'b, T>
+    where
+        T: fmt::Debug,
+    {
+        let step = self.scratch.enter("filter");
         self.rows.retain(f);
-        self
+        Rows::made(step, self.rows, self.scratch)
     }
 
     /// Each row becomes another, or its record is an error: the stream's policy decides
@@ -60,19 +73,23 @@ impl<'b, T> Rows<'b, T> {
     ///     lines.try_map(|line| line.parse())
     /// }
     /// ```
-    pub fn try_map<U, E: fmt::Display>(self, f: impl Fn(T) -> Result<U, E>) -> Rows<'b, U> {
-        self.scratch.enter("try_map");
+    pub fn try_map<U: fmt::Debug, E: fmt::Display>(self, f: impl Fn(T) -> Result<U, E>) -> Rows<'b, U> {
+        let step = self.scratch.enter("try_map");
         let rows: Result<Vec<U>, E> = self.rows.into_iter().map(f).collect();
-        Rows { rows: self.scratch.or_failed(rows), scratch: self.scratch }
+        Rows::made(step, self.scratch.or_failed(rows), self.scratch)
     }
 
     /// Each row becomes any number of rows, or its record is an error: the stream's policy decides.
-    pub fn try_flat_map<I: IntoIterator, E: fmt::Display>(self, f: impl Fn(T) -> Result<I, E>) -> Rows<'b, I::Item> {
+    pub fn try_flat_map<I, E>(self, f: impl Fn(T) -> Result<I, E>) -> Rows<'b, I::Item>
+    where
+        I: IntoIterator<Item: fmt::Debug>,
+        E: fmt::Display,
+    {
         let step = self.scratch.enter("try_flat_map");
         let mut rows = Vec::with_capacity(self.scratch.widest(step, 0));
         let outcome = self.rows.into_iter().try_for_each(|row| f(row).map(|more| rows.extend(more)));
         self.scratch.widest(step, rows.len());
-        Rows { rows: self.scratch.or_failed(outcome.map(|()| rows)), scratch: self.scratch }
+        Rows::made(step, self.scratch.or_failed(outcome.map(|()| rows)), self.scratch)
     }
 
     /// Groups rows by a key; what follows aggregates each group. Trident's `groupBy`.

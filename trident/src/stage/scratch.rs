@@ -8,7 +8,12 @@ use std::{
 };
 
 use super::table::{Table, TypedTable};
-use crate::{aggregate::Combiner, fold::Output, key::Key, pipeline};
+use crate::{
+    aggregate::Combiner,
+    fold::Output,
+    key::Key,
+    pipeline::{self, Witness},
+};
 
 /// A batch's memory of one stage. Users see it only as the lifetime of [`Rows`](super::Rows).
 #[derive(Default)]
@@ -26,6 +31,8 @@ pub(crate) struct Scratch {
     contributing: Cell<bool>,
     /// Whether keys are checked before any row contributes, because the policy leaves records out.
     careful: Cell<bool>,
+    /// Who sees what operators make, and the stage's place for it.
+    witness: Option<(String, Arc<dyn Witness>)>,
 }
 
 struct Operator {
@@ -48,6 +55,41 @@ impl Scratch {
     pub(crate) fn careful(self) -> Scratch {
         self.careful.set(true);
         self
+    }
+
+    /// From now on somebody sees what operators make.
+    pub(crate) fn observe(&mut self, place: &str, witness: &Arc<dyn Witness>) {
+        self.witness = Some((place.to_owned(), witness.clone()));
+    }
+
+    pub(super) fn is_observed(&self) -> bool {
+        self.witness.is_some()
+    }
+
+    /// How many operators this run of the closure has entered.
+    pub(super) fn steps(&self) -> usize {
+        self.entered.get()
+    }
+
+    /// Shows what an operator made, by its index, if somebody looks.
+    pub(super) fn made<'r, R: fmt::Debug + 'r>(&self, step: usize, rows: impl IntoIterator<Item = &'r R>) {
+        if let Some((place, witness)) = &self.witness {
+            let rows = rows.into_iter().map(|row| format!("{row:?}")).collect();
+            witness.made(self.operator(place, step, false), rows);
+        }
+    }
+
+    /// The same for what the aggregate leaves behind.
+    fn left(&self, rows: Option<&dyn pipeline::Rows>) {
+        if let Some((place, witness)) = &self.witness {
+            let rows = rows.map(pipeline::Rows::shown).unwrap_or_default();
+            witness.made(self.operator(place, self.steps().saturating_sub(1), true), rows);
+        }
+    }
+
+    fn operator<'p>(&'p self, place: &'p str, step: usize, ends: bool) -> pipeline::Operator<'p> {
+        let name = self.operators.borrow().get(step).map_or("?", |operator| operator.name);
+        pipeline::Operator { place, number: step + 1, name, ends }
     }
 
     pub(super) fn is_careful(&self) -> bool {
@@ -160,7 +202,9 @@ impl Scratch {
 
     /// Empties a table: its rows with their stable hashes. `None` when nothing fell into it.
     pub(crate) fn take(&self, table: usize) -> Option<Box<dyn pipeline::Rows>> {
-        self.tables.borrow_mut().get_mut(table).and_then(|table| table.take())
+        let rows = self.tables.borrow_mut().get_mut(table).and_then(|table| table.take());
+        self.left(rows.as_deref());
+        rows
     }
 
     /// Forgets all rows, and keeps the memory.
