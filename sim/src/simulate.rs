@@ -124,7 +124,7 @@ impl Simulation {
     /// # use tine_trident::topology::Topology;
     /// # let word_count = simulate(|world| {
     /// #     let topology = Topology::new("words");
-    /// #     topology.source(world.source("lines", ["a b", "b"; 40]))
+    /// #     topology.source(world.source("lines", ["a b"; 40]))
     /// #         .stage(|lines| lines.flat_map(|line| line.split_whitespace()).group_by(|word| word).count())
     /// #         .persist(world.table("counts").key("word").value("n"));
     /// #     topology
