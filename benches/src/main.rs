@@ -8,7 +8,8 @@
 //! Read in this order: [`workload`] makes the records and knows what must come of them; [`contest`] lets systems do one job
 //! after the other, each a child process ([`side`]) watched from outside, and compares. [`kafka_to_postgres`], [`json`]
 //! and [`two_stages`] are such contests. [`hand`] holds the loops a strong engineer writes by hand, [`tine_side`] the same
-//! jobs for tine. [`latency`], [`memory`], [`embedded`] and [`pipeline`] measure what a contest cannot. [`core`] measures the tuple engine alone.
+//! jobs for tine. [`latency`], [`memory`], [`embedded`] and [`pipeline`] measure what a contest cannot. [`core`] and [`core_latency`]
+//! measure the tuple engine alone.
 //!
 //! No figure is printed of a run whose results were wrong: it ends the benchmark.
 
@@ -16,6 +17,7 @@
 mod allocations;
 mod contest;
 mod core;
+mod core_latency;
 mod embedded;
 mod hand;
 mod json;
@@ -69,6 +71,10 @@ enum Benchmark {
     Pipeline(pipeline::Options),
     #[command(about = core::ABOUT)]
     Core(core::Options),
+    #[command(about = core_latency::ABOUT)]
+    CoreLatency(core_latency::Options),
+    #[command(about = core_latency::ABOUT_MEMORY)]
+    CoreMemory(core_latency::MemoryOptions),
     /// One system doing one job; the benchmark starts itself with this.
     #[command(hide = true, name = side::SUBCOMMAND)]
     Side {
@@ -98,6 +104,8 @@ fn run(benchmark: Benchmark) -> Result<()> {
             ("embedded", embedded::ABOUT),
             ("pipeline", pipeline::ABOUT),
             ("core", core::ABOUT),
+            ("core-latency", core_latency::ABOUT),
+            ("core-memory", core_latency::ABOUT_MEMORY),
         ]),
         Benchmark::KafkaToPostgres(options) => until_interrupted(kafka_to_postgres::run(&options)),
         Benchmark::TwoStages(options) => until_interrupted(two_stages::run(&options)),
@@ -107,6 +115,8 @@ fn run(benchmark: Benchmark) -> Result<()> {
         Benchmark::Embedded(options) => until_interrupted(embedded::run(&options)),
         Benchmark::Pipeline(options) => pipeline::run(&options),
         Benchmark::Core(options) => core::run(&options),
+        Benchmark::CoreLatency(options) => core_latency::run(&options),
+        Benchmark::CoreMemory(options) => core_latency::run_memory(&options),
         Benchmark::Side { assignment } => side::run(&assignment),
     }
 }

@@ -41,6 +41,8 @@ pub trait BasicBolt: Send + 'static {
 pub struct Emit<'a, O> {
     out: &'a mut Collector<O>,
     anchor: Option<&'a Receipt>,
+    /// Emitted last, and held until the next one or the end: the very last takes the place of the input in its trees.
+    last: Option<O>,
 }
 
 impl<O: Data> Emit<'_, O> {
@@ -48,7 +50,11 @@ impl<O: Data> Emit<'_, O> {
     #[inline]
     pub fn emit(&mut self, value: O) {
         match self.anchor {
-            Some(receipt) => self.out.emit(receipt, value),
+            Some(receipt) => {
+                if let Some(before) = self.last.replace(value) {
+                    self.out.emit(receipt, before);
+                }
+            }
             None => self.out.emit_unanchored(value),
         }
     }
@@ -92,13 +98,19 @@ impl<B: BasicBolt> Bolt for Basic<B> {
     #[inline]
     fn execute(&mut self, input: Input<B::In>, out: &mut Collector<B::Out>) -> Result<(), Failure> {
         let Input { value, receipt } = input;
-        self.0.execute(value, &mut Emit { out, anchor: Some(&receipt) })?;
-        out.ack(receipt);
+        let mut emit = Emit { out, anchor: Some(&receipt), last: None };
+        let executed = self.0.execute(value, &mut emit);
+        let last = emit.last;
+        executed?;
+        match last {
+            Some(value) => out.emit_and_ack(receipt, value),
+            None => out.ack(receipt),
+        }
         Ok(())
     }
 
     fn tick(&mut self, out: &mut Collector<B::Out>) -> Result<(), Failure> {
-        self.0.tick(&mut Emit { out, anchor: None })
+        self.0.tick(&mut Emit { out, anchor: None, last: None })
     }
 
     fn cleanup(&mut self) {

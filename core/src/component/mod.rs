@@ -1,8 +1,9 @@
 //! What users write: spouts, bolts, and what they emit.
 //!
 //! Read in this order: [`Spout`] and [`Bolt`], then [`BasicBolt`] and [`each`] for bolts that are done with a tuple when they
-//! return, [`Port`] for further streams, [`GroupKey`] and [`Named`](trait@Named) for groupings.
+//! return, [`AsyncBolt`] for those that wait for services, [`Port`] for further streams, [`GroupKey`] and [`Named`](trait@Named) for groupings.
 
+mod async_bolt;
 mod basic;
 mod bolt;
 mod collector;
@@ -13,6 +14,7 @@ mod port;
 mod spout;
 
 pub use self::{
+    async_bolt::{Async, AsyncBolt},
     basic::{Basic, BasicBolt, Each, Emit, each},
     bolt::Bolt,
     collector::{Collector, SpoutCollector},

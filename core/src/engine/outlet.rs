@@ -87,6 +87,28 @@ impl<T: Data> Output<T> {
         last.emit(value, links, &mut bear);
     }
 
+    /// Sends a tuple that takes over its parent's lineage as it stands: with the edges of the children before it XORed in, the
+    /// parent's ack would be zero, and needs no report. Possible when there is one receiver; otherwise the parent's lineage comes
+    /// back, to be acked.
+    #[inline]
+    pub(crate) fn pass_on(&mut self, value: T, mut parent: Lineage, links: &mut Links) -> Lineage {
+        if let [outlet] = &mut self.outlets[..] {
+            let lanes = &outlet.lanes;
+            match outlet.chooser.pick(&value, lanes.len(), |lane| lanes[lane].kept.is_empty()) {
+                Pick::One(lane) => {
+                    outlet.send(lane, value, parent, links);
+                    self.emitted += 1;
+                    return Lineage::None;
+                }
+                pick => outlet.deliver(pick, value, links, &mut |links| parent.child(&mut links.random)),
+            }
+            self.emitted += 1;
+            return parent;
+        }
+        self.emit(value, links, |links| parent.child(&mut links.random));
+        parent
+    }
+
     /// Sends a tuple to one task, by its index among all targets of the stream.
     pub(crate) fn emit_direct(
         &mut self,
@@ -137,7 +159,13 @@ impl<T: Data> Outlet<T> {
     #[inline]
     fn emit(&mut self, value: T, links: &mut Links, bear: &mut impl FnMut(&mut Links) -> Lineage) {
         let lanes = &self.lanes;
-        match self.chooser.pick(&value, lanes.len(), |lane| lanes[lane].kept.is_empty()) {
+        let pick = self.chooser.pick(&value, lanes.len(), |lane| lanes[lane].kept.is_empty());
+        self.deliver(pick, value, links, bear);
+    }
+
+    #[inline]
+    fn deliver(&mut self, pick: Pick, value: T, links: &mut Links, bear: &mut impl FnMut(&mut Links) -> Lineage) {
+        match pick {
             Pick::One(lane) => {
                 let lineage = bear(links);
                 self.send(lane, value, lineage, links);

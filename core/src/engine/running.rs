@@ -196,6 +196,13 @@ impl Running {
         self.meters.iter().map(|meter| meter.figures()).collect()
     }
 
+    /// The topology's name and its figures, for whoever outlives this handle.
+    #[cfg(feature = "prometheus")]
+    pub(crate) fn observer(&self) -> impl Fn() -> (Arc<str>, Vec<TaskFigures>) + Send + 'static {
+        let (topology, meters) = (Arc::clone(&self.shared.topology), Arc::clone(&self.meters));
+        move || (Arc::clone(&topology), meters.iter().map(|meter| meter.figures()).collect())
+    }
+
     /// The last errors of all components, oldest first.
     pub fn errors(&self) -> Vec<ComponentError> {
         self.shared.errors()

@@ -3,6 +3,10 @@
 //! A task counts for itself and publishes now and then with plain stores, so counting costs next to nothing.
 
 mod meter;
+#[cfg(feature = "prometheus")]
+mod text;
 
 pub use self::meter::{Latency, StreamFigures, TaskFigures};
 pub(crate) use self::meter::{StreamMeter, TaskMeter};
+#[cfg(feature = "prometheus")]
+pub use self::text::{MetricsServer, ServeError, serve, serve_openly, to_text};

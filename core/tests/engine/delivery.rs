@@ -1,9 +1,15 @@
 //! What arrives where, and what the spout hears of it.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tine_core::{
-    component::{Basic, BasicBolt, Bolt, Collector, Context, Declaration, Emit, Input, Port},
+    component::{Async, AsyncBolt, Basic, BasicBolt, Bolt, Collector, Context, Declaration, Emit, Input, Port},
     failure::Failure,
     named,
     topology::{Choose, Grouping, Topology},
@@ -275,4 +281,103 @@ fn a_joined_tuple_that_fails_fails_the_trees_of_all_its_parents() {
     topology.run().unwrap();
     assert_eq!(spout.acked(), [] as [u64; 0]);
     assert_eq!(spout.failed().len(), 100);
+}
+
+/// Answers after a while, and knows how many calls are under way.
+struct Slowly {
+    under_way: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl AsyncBolt for Slowly {
+    type In = u64;
+    type Out = u64;
+
+    fn call(&mut self, value: u64) -> impl Future<Output = Result<Vec<u64>, Failure>> + Send + 'static {
+        let (under_way, most) = (Arc::clone(&self.under_way), Arc::clone(&self.most));
+        async move {
+            most.fetch_max(under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            under_way.fetch_sub(1, Ordering::SeqCst);
+            match value % 100 {
+                50 if value < 1000 => Err(Failure::transient("unavailable")),
+                51 if value < 1000 => panic!("a call panics"),
+                _ => Ok(vec![value, value]),
+            }
+        }
+    }
+}
+
+#[test]
+fn an_async_bolt_has_as_many_calls_under_way_as_it_may() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    for acking in [true, false] {
+        let (spout, seen, most) = (Log::default(), Log::default(), Arc::new(AtomicUsize::new(0)));
+        let (of_spout, of_bolt, handle) = (spout.clone(), Arc::clone(&most), runtime.handle().clone());
+        let mut topology = Topology::new("async");
+        topology.configure(|settings| settings.acking = acking);
+        let numbers = topology.spout("numbers", move || {
+            let numbers = Numbers::below(1000, &of_spout).once();
+            if acking { numbers } else { numbers.without_acks() }
+        });
+        let slowly = topology
+            .bolt("slowly", move || {
+                let (under_way, most) = (Arc::default(), Arc::clone(&of_bolt));
+                Async::new(Slowly { under_way, most }, 20, handle.clone())
+            })
+            .shuffle(&numbers);
+        topology.bolt("see", see(&seen)).shuffle(&slowly);
+        let running = topology.start().unwrap();
+        let summary = running.wait().unwrap();
+        assert!(summary.drained);
+        assert_eq!(most.load(Ordering::SeqCst), 20);
+        assert_eq!(seen.seen().len(), 2 * 980, "two for each that did not fail, and acking off waits for them too");
+        assert_eq!((spout.acked().len(), spout.failed().len()), if acking { (980, 20) } else { (0, 0) });
+    }
+}
+
+/// Emits several tuples for each: the last one takes the place of the input in its trees.
+#[test]
+fn a_basic_bolt_may_emit_any_number_of_tuples_to_any_number_of_subscribers() {
+    let (spout, one, two) = (Log::default(), Log::default(), Log::default());
+    let of_spout = spout.clone();
+    let topology = Topology::new("several");
+    let numbers = topology.spout("numbers", move || Numbers::below(1000, &of_spout));
+    let several = topology
+        .each("several", |number: u64, out: &mut Emit<'_, u64>| {
+            (0..number % 4).for_each(|_| out.emit(number));
+            Ok(())
+        })
+        .shuffle(&numbers);
+    let seen = topology.bolt("one", see(&one)).all(&several).tasks(3);
+    topology.bolt("two", see(&two)).shuffle(&seen);
+    topology.bolt("three", see(&two)).shuffle(&seen);
+    let summary = topology.run().unwrap();
+    assert_eq!((summary.acked(), summary.failed()), (1000, 0));
+    assert_eq!(spout.acked(), (0..1000).collect::<Vec<_>>());
+    assert_eq!(one.seen().len(), 1500 * 3);
+    assert_eq!(two.seen().len(), 1500 * 3 * 2);
+}
+
+/// The tuple that takes its parent's place is lost: the tree must not complete.
+#[test]
+fn a_tuple_that_took_its_parents_place_and_was_lost_times_out() {
+    struct Keep(Vec<Input<u64>>);
+    impl Bolt for Keep {
+        type In = u64;
+        type Out = ();
+        fn execute(&mut self, input: Input<u64>, _: &mut Collector<()>) -> Result<(), Failure> {
+            self.0.push(input);
+            Ok(())
+        }
+    }
+    let spout = Log::default();
+    let of_spout = spout.clone();
+    let mut topology = Topology::new("lost");
+    topology.configure(|settings| settings.message_timeout = Duration::from_millis(100));
+    let numbers = topology.spout("numbers", move || Numbers::below(100, &of_spout).once());
+    let passed = topology.bolt("see", see(&Log::default())).shuffle(&numbers);
+    topology.bolt("keep", || Keep(Vec::new())).shuffle(&passed);
+    topology.run().unwrap();
+    assert_eq!((spout.acked().len(), spout.failed().len()), (0, 100));
 }
