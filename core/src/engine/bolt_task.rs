@@ -12,7 +12,7 @@ use super::{
     inbox::{Chunk, Inbox},
     lineage::Lineage,
     shared::Phase,
-    task::{Step, Task, guarded, panicked},
+    task::{Step, Task, guarded, panicked, said},
 };
 use crate::{
     component::{Bolt, Collector, Context, Input, Receipt},
@@ -96,6 +96,10 @@ impl<B: Bolt> Task for BoltTask<B> {
         });
         self.flush(0);
     }
+
+    fn broke(&self, panic: Box<dyn Any + Send>) {
+        self.out.links.report(&Failure::fatal(format!("the engine panicked: {}", said(&*panic))));
+    }
 }
 
 impl<B: Bolt> BoltTask<B> {
@@ -145,11 +149,17 @@ impl<B: Bolt> BoltTask<B> {
 
     fn execute(&mut self, chunk: Chunk) {
         let Chunk { input, from, values, mut lineages, tuples, .. } = chunk;
-        let values = match values.downcast::<Vec<B::In>>() {
-            Ok(values) => *values,
-            Err(values) => self.adapters[input as usize](values),
+        let Self { bolt, out, progress, adapters, .. } = self;
+        let adapted = match values.downcast::<Vec<B::In>>() {
+            Ok(values) => Ok(*values),
+            // `From` is the user's too.
+            Err(values) => catch_unwind(AssertUnwindSafe(|| adapters[input as usize](values))),
         };
-        let Self { bolt, out, progress, .. } = self;
+        let values = adapted.unwrap_or_else(|panic| {
+            let failure = panicked(&out.links, "the input's From", panic);
+            lineages.iter().for_each(|lineage| out.links.fail(lineage, &failure));
+            Vec::new()
+        });
         progress.chunks += 1;
         progress.unsettled += tuples;
         out.links.count.executed += tuples as u64;

@@ -1,6 +1,7 @@
 //! An executor: a thread that gives its tasks their turns, all tasks of one component.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -66,9 +67,10 @@ fn run(mut tasks: Vec<Box<dyn Task>>, shared: &Shared, retire: &AtomicBool) -> V
         let mut worked = false;
         let mut wait: Option<Duration> = None;
         for task in &mut tasks {
-            match task.step() {
-                Step::Worked => worked = true,
-                Step::Idle(pause) => wait = wait.into_iter().chain(pause).min(),
+            match catch_unwind(AssertUnwindSafe(|| task.step())) {
+                Ok(Step::Worked) => worked = true,
+                Ok(Step::Idle(pause)) => wait = wait.into_iter().chain(pause).min(),
+                Err(panic) => task.broke(panic),
             }
         }
         lulls = if worked { 0 } else { lulls + 1 };

@@ -122,7 +122,7 @@ impl Running {
         running.supervisor = Some(supervisor.map_err(thread)?);
         running.shared.begin();
         while running.shared.phase() == Phase::Preparing {
-            running.shared.wait(LOOK_EVERY);
+            running.shared.wait((Phase::Preparing, running.shared.live_spouts()), LOOK_EVERY);
         }
         Ok(running)
     }
@@ -299,12 +299,12 @@ fn supervise(shared: &Shared, meters: &[Arc<TaskMeter>]) -> bool {
     let mut reported: HashMap<u32, u64> = HashMap::new();
     let mut deadline = None;
     loop {
-        let phase = shared.phase();
+        let (phase, live) = (shared.phase(), shared.live_spouts());
         if phase == Phase::Stopped {
             return false;
         }
         // Pending trees first: one that ends in between leaves tuples, if anything, that are counted after it.
-        let idle = shared.live_spouts() == 0 && meters.iter().all(|meter| meter.pending_now() == 0);
+        let idle = live == 0 && meters.iter().all(|meter| meter.pending_now() == 0);
         if idle && shared.in_flight() == 0 {
             shared.enter(Phase::Stopped);
             return true;
@@ -317,8 +317,8 @@ fn supervise(shared: &Shared, meters: &[Arc<TaskMeter>]) -> bool {
             }
         }
         look_for_stuck(shared, meters, &mut reported);
-        let ending = phase == Phase::Draining || shared.live_spouts() == 0;
-        shared.wait(if ending { DRAIN_LOOK_EVERY } else { LOOK_EVERY });
+        let ending = phase == Phase::Draining || live == 0;
+        shared.wait((phase, live), if ending { DRAIN_LOOK_EVERY } else { LOOK_EVERY });
     }
 }
 

@@ -127,7 +127,7 @@ impl Shared {
 
     fn ring_all(&self) {
         self.bells.iter().for_each(|bell| bell.ring());
-        self.changed.notify_all();
+        self.tell();
     }
 
     /// A bolt is prepared; the last one lets the spouts begin.
@@ -150,7 +150,7 @@ impl Shared {
     /// A spout task will emit no more.
     pub(crate) fn spout_done(&self) {
         self.live_spouts.fetch_sub(1, Ordering::AcqRel);
-        self.changed.notify_all();
+        self.tell();
     }
 
     pub(crate) fn live_spouts(&self) -> usize {
@@ -231,10 +231,17 @@ impl Shared {
         self.notes().errors.iter().cloned().collect()
     }
 
-    /// Waits until something changes, or for `timeout`.
-    pub(crate) fn wait(&self, timeout: Duration) {
+    /// Waits until the phase or the number of spouts that may emit is another one than the caller saw, or for `timeout`.
+    pub(crate) fn wait(&self, seen: (Phase, usize), timeout: Duration) {
         let notes = self.notes();
-        drop(self.changed.wait_timeout(notes, timeout).unwrap_or_else(PoisonError::into_inner));
+        let same = |_: &mut Notes| (self.phase(), self.live_spouts()) == seen;
+        drop(self.changed.wait_timeout_while(notes, timeout, same).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Tells those who [`wait`](Shared::wait). Under the lock, so that nobody looks before and sleeps after.
+    fn tell(&self) {
+        let _notes = self.notes();
+        self.changed.notify_all();
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {

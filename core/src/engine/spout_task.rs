@@ -1,6 +1,7 @@
 //! One spout at work: owns its trees, hears how they end, and asks for more while there is room.
 
 use std::{
+    any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
@@ -10,7 +11,7 @@ use super::{
     acks::{AckBox, Word},
     bolt_task::FLUSH_EVERY_US,
     shared::Phase,
-    task::{Step, Task, guarded, panicked},
+    task::{Step, Task, guarded, panicked, said},
 };
 use crate::{
     component::{Context, Next, Spout, SpoutCollector},
@@ -124,6 +125,10 @@ impl<S: Spout> Task for SpoutTask<S> {
             Ok(())
         });
         self.publish();
+    }
+
+    fn broke(&self, panic: Box<dyn Any + Send>) {
+        self.out.links.report(&Failure::fatal(format!("the engine panicked: {}", said(&*panic))));
     }
 }
 

@@ -28,6 +28,9 @@ pub(crate) trait Task: Send {
 
     /// The topology ends.
     fn close(&mut self);
+
+    /// A turn ended in a panic that no call of user code is to blame for: the task cannot go on, nor can the topology.
+    fn broke(&self, panic: Box<dyn Any + Send>);
 }
 
 /// Calls user code. A panic is an error of the component: counted, reported, and answered as a failure.
@@ -42,10 +45,15 @@ pub(crate) fn guarded<R>(links: &Links, what: &str, call: impl FnOnce() -> Resul
     }
 }
 
+/// What a panic said.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
 /// Counts and reports a panic.
 pub(crate) fn panicked(links: &Links, what: &str, panic: Box<dyn Any + Send>) -> Failure {
-    let said = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-    let failure = Failure::poison(format!("{what} panicked: {}", said.unwrap_or("without a message")));
+    let failure = Failure::poison(format!("{what} panicked: {}", said(&*panic)));
     links.shared.panicked(&links.meter, &failure);
     failure
 }

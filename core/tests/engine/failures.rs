@@ -264,3 +264,30 @@ fn a_spout_that_does_not_return_is_reported() {
     release.store(true, Ordering::SeqCst);
     running.wait().unwrap();
 }
+
+struct Odd;
+
+impl From<u64> for Odd {
+    fn from(number: u64) -> Odd {
+        assert_ne!(number, 500, "not odd");
+        Odd
+    }
+}
+
+#[test]
+fn a_conversion_that_panics_fails_its_chunk_and_the_task_goes_on() {
+    let (spout, seen) = (Log::default(), Arc::new(AtomicU64::new(0)));
+    let (of_spout, of_bolt) = (spout.clone(), Arc::clone(&seen));
+    let topology = Topology::new("conversion");
+    let numbers = topology.spout("numbers", move || Numbers::below(1000, &of_spout).once()).max_pending(10);
+    topology
+        .each("odd", move |_: Odd, _: &mut Emit<'_, ()>| {
+            of_bolt.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        })
+        .shuffle(&numbers);
+    let summary = topology.run().unwrap();
+    assert!((1..=10).contains(&summary.failed()), "{} failed", summary.failed());
+    assert_eq!(summary.acked() + summary.failed(), 1000);
+    assert_eq!(seen.load(Ordering::SeqCst), summary.acked());
+}
