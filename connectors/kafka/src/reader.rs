@@ -22,7 +22,7 @@ use crate::{
     client::{Fetching, Halt, Mark, Place, cancelled, not_allowed},
 };
 
-/// How often a partition is started anew within a range before the read gives up as transient.
+/// How often in a row a partition is started anew without a record before the read gives up as transient.
 const RESTARTS_MAX: usize = 10;
 
 /// How often in a row a partition may be found to end before the range does: after a leader change the end may be a
@@ -46,6 +46,7 @@ struct Way<'r> {
     partition: i32,
     /// Everything below was lent.
     next: u64,
+    /// New starts since `next` moved.
     restarts: usize,
     short: usize,
 }
@@ -58,8 +59,11 @@ impl TopicReader {
     fn read_way(&mut self, way: &mut Way<'_>, sink: &mut dyn Sink) -> Result<(), Failure> {
         self.meet(way);
         while way.next < way.range.to {
-            let place = way.place();
+            let (place, before) = (way.place(), way.next);
             let lent = self.asker.client.lend(&place, &mut way.next, way.range.to, sink);
+            if way.next > before {
+                way.restarts = 0;
+            }
             match lent {
                 Ok(()) => assert_eq!(way.next, way.range.to, "a range ends where it was planned to end"),
                 Err(Halt::Failed(failure)) => return Err(failure),

@@ -52,6 +52,11 @@ impl Inflater {
         &self.plain
     }
 
+    /// The memory that it takes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.plain.capacity()
+    }
+
     /// Undoes `codec`; fails with words.
     pub(super) fn inflate(&mut self, codec: Codec, packed: &[u8]) -> Result<(), String> {
         if self.plain.capacity() > KEPT_BYTES && self.plain.len() <= KEPT_BYTES {

@@ -127,6 +127,11 @@ impl Decoder {
         Decoder { aborted, reached: 0, open: None, inflater }
     }
 
+    /// Memory of the batch that was undone last.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.inflater.held_bytes()
+    }
+
     /// A new response, with the transactions that the broker says were aborted in it.
     pub(crate) fn begin(&mut self, aborted: Vec<Aborted>) {
         self.aborted = AbortedProducers::new(aborted);

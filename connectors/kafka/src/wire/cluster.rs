@@ -126,7 +126,7 @@ impl Cluster {
     ) -> Result<Metadata, Trouble> {
         let mut why = "the pause after a failed connection is not over".to_string();
         for round in 0.. {
-            let candidates = self.candidates();
+            let (candidates, mut lagging) = (self.candidates(), None);
             // One that is cut off must not take the time of all others.
             let share = ANSWER_TIMEOUT / u32::try_from(candidates.len()).unwrap_or(u32::MAX).max(1);
             for address in candidates {
@@ -134,14 +134,15 @@ impl Cluster {
                     continue;
                 }
                 match self.metadata_of(&address, names, deadline.min(Instant::now() + share), cancelled) {
-                    Ok(metadata) => {
-                        self.learn(&metadata);
-                        self.favourite = Some(address);
-                        return Ok(metadata);
-                    }
+                    Ok(metadata) if self.is_outdated(&metadata) => lagging = lagging.or(Some((address, metadata))),
+                    Ok(metadata) => return Ok(self.believe(address, metadata)),
                     Err(Trouble::Away(what)) => why = what,
                     Err(other) => return Err(other),
                 }
+            }
+            // Nobody knows better.
+            if let Some((address, metadata)) = lagging {
+                return Ok(self.believe(address, metadata));
             }
             let end = Instant::now() + pause(PAUSES, round);
             if end > deadline {
@@ -150,6 +151,21 @@ impl Cluster {
             sleep(end, cancelled)?;
         }
         Err(Trouble::Away(why))
+    }
+
+    fn believe(&mut self, address: String, metadata: Metadata) -> Metadata {
+        self.learn(&metadata);
+        self.favourite = Some(address);
+        metadata
+    }
+
+    /// Whether a broker knows less than was learned before: it is cut off from the others, or has just been started, and
+    /// may even take itself for the leader still (KIP-320).
+    fn is_outdated(&self, metadata: &Metadata) -> bool {
+        metadata.topics.iter().filter(|topic| topic.error == errors::NONE).any(|topic| {
+            let known = self.topics.get(&topic.name).filter(|known| known.id == topic.id);
+            known.is_some_and(|known| known.is_ahead_of(&Known::new(topic)))
+        })
     }
 
     /// Whom to ask: who answered last, then the brokers given, then those learned of.
@@ -373,6 +389,12 @@ impl Known {
             }
         }
         Known { id: topic.id, incarnation: BASE64.encode(topic.id), leaders }
+    }
+
+    /// Whether it is newer than `other`: partitions are never taken away, and a leader's epoch never falls.
+    fn is_ahead_of(&self, other: &Known) -> bool {
+        let epochs = self.leaders.iter().zip(&other.leaders);
+        self.leaders.len() > other.leaders.len() || epochs.into_iter().any(|((_, mine), (_, theirs))| mine > theirs)
     }
 }
 

@@ -199,7 +199,9 @@ impl Connection {
             self.heard = Instant::now();
         }
         let Some(buffer) = read.map_err(|broken| self.broken(broken, open.api))? else {
-            return match self.heard.elapsed() > SILENCE_MAX {
+            // While a broker throttles us it does not even read what we send.
+            let quiet_since = self.pause.map_or(self.heard, |end| end.max(self.heard));
+            return match quiet_since.elapsed() > SILENCE_MAX {
                 true => Err(Trouble::Away(format!("{} did not answer in {} s", self.address, SILENCE_MAX.as_secs()))),
                 false => Ok(None),
             };

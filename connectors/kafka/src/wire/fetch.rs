@@ -84,6 +84,13 @@ struct Effort {
     verifies: bool,
 }
 
+impl Effort {
+    /// Something came, or a broker wants us to wait: what went before is no silence.
+    fn begin_anew(&mut self) {
+        (self.since, self.tries) = (Instant::now(), 0);
+    }
+}
+
 /// Why nothing came.
 enum Stop {
     /// Newer metadata and another try may help.
@@ -124,7 +131,7 @@ impl Fetcher {
             self.look_ahead(place, to, &mut effort);
             if !self.track(place).sets.is_empty() {
                 self.lend_set(place, to, sink)?;
-                (effort.since, effort.tries) = (Instant::now(), 0);
+                effort.begin_anew();
                 continue;
             }
             if sink.cancelled() {
@@ -151,7 +158,7 @@ impl Fetcher {
         if self.tracks.get(place.name).is_none_or(|track| track.next != next) {
             self.tracks.retain(|_, track| track.used.elapsed() < IDLE);
             self.serial += 1;
-            let track = Track::new(self.serial, place.partition, next);
+            let track = Track::new(self.serial, place.partition, place.incarnation, next);
             self.tracks.insert(place.name.to_string(), track);
         }
         self.track(place).used = Instant::now();
@@ -214,8 +221,13 @@ impl Fetcher {
     fn ask(&mut self, name: &str, topic: &str, partition: i32) -> Result<(), Trouble> {
         let away = |what: &str| Trouble::Away(format!("{what} {topic}/{partition}"));
         let Leader { address, epoch } = self.cluster.leader(topic, partition).ok_or_else(|| away("nobody leads"))?;
-        let topic_id = self.cluster.known(topic).ok_or_else(|| away("nobody knows"))?.id;
+        let known = self.cluster.known(topic).ok_or_else(|| away("nobody knows"))?;
         let track = self.tracks.get_mut(name).ok_or_else(|| away("nobody reads"))?;
+        if known.incarnation != track.incarnation {
+            // Questions learn of a topic made anew as well; what was planned is asked for, or nothing.
+            return Err(away("another topic is called that of"));
+        }
+        let topic_id = known.id;
         let wanted = Wanted {
             topic,
             topic_id,
@@ -244,11 +256,15 @@ impl Fetcher {
     fn await_records(&mut self, place: &Place<'_>, sink: &dyn Sink, effort: &mut Effort) -> Result<(), Stop> {
         let address = match self.track(place).asked.clone() {
             Some(address) => address,
-            None => self.ask_first(place, sink)?,
+            None => self.ask_first(place, sink, effort)?,
         };
-        let connection = self.links.existing(&address);
-        let received = match connection {
-            Some(connection) => connection.receive(),
+        let received = match self.links.existing(&address) {
+            Some(connection) => {
+                if !connection.pause().is_zero() {
+                    effort.begin_anew();
+                }
+                connection.receive()
+            }
             None => Err(Trouble::Away(format!("the connection to {address} is lost"))),
         };
         match received {
@@ -281,7 +297,7 @@ impl Fetcher {
     }
 
     /// Asks when nothing was asked ahead: learns who leads, connects, and heeds a broker's wish for a pause.
-    fn ask_first(&mut self, place: &Place<'_>, sink: &dyn Sink) -> Result<String, Stop> {
+    fn ask_first(&mut self, place: &Place<'_>, sink: &dyn Sink, effort: &mut Effort) -> Result<String, Stop> {
         let cancelled = || sink.cancelled();
         if self.cluster.leader(place.topic, place.partition).is_none() {
             self.learn(place, &cancelled).map_err(Stop::Halt)?;
@@ -291,7 +307,10 @@ impl Fetcher {
         };
         let deadline = Instant::now() + self.settings.setup_timeout;
         let rest = self.links.connection(&leader.address, deadline, &cancelled)?.pause();
-        sleep(Instant::now() + rest, &cancelled)?;
+        if !rest.is_zero() {
+            sleep(Instant::now() + rest, &cancelled)?;
+            effort.begin_anew();
+        }
         self.make_room(place);
         self.ask(place.name, place.topic, place.partition)?;
         Ok(leader.address)

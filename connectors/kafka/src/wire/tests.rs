@@ -13,6 +13,7 @@ use kafka_protocol::{
         self as theirs, BrokerId, ProducerId, RequestHeader, ResponseHeader, TopicName,
         api_versions_response::ApiVersion,
         fetch_response::{EpochEndOffset, FetchableTopicResponse, PartitionData},
+        list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
         metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
     },
     protocol::{Decodable, Encodable, StrBytes},
@@ -28,7 +29,7 @@ use crate::{
     reader::TopicReader,
 };
 
-const END: i64 = 1000;
+const END: i64 = 1500;
 const ID: [u8; 16] = [7; 16];
 const INCARNATION: &str = "BwcHBwcHBwcHBwcHBwcHBw";
 
@@ -40,7 +41,7 @@ enum Act {
     Half,
     Noise,
     Error(i16),
-    Throttle,
+    Throttle(i32),
     Flipped,
     Diverging,
     Length(i32),
@@ -48,13 +49,23 @@ enum Act {
     Silence,
 }
 
-type Script = Arc<Mutex<VecDeque<Act>>>;
+/// What a broker does before it behaves.
+#[derive(Clone, Debug, Default)]
+struct Play {
+    fetches: VecDeque<Act>,
+    /// The topic's id and its leader's epoch, as they are told.
+    topics: VecDeque<([u8; 16], i32)>,
+    /// Errors instead of offsets.
+    marks: VecDeque<i16>,
+}
+
+type Script = Arc<Mutex<Play>>;
 
 /// A broker with one partition of [`END`] records, which follows a script and then behaves.
-fn broker(script: &[Act]) -> String {
+fn broker(play: Play) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let script: Script = Arc::new(Mutex::new(script.iter().copied().collect()));
+    let script: Script = Arc::new(Mutex::new(play));
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let script = Arc::clone(&script);
@@ -75,11 +86,18 @@ fn serve(mut stream: TcpStream, port: u16, script: &Script) -> Option<()> {
         let version = header.request_api_version;
         let answer = match header.request_api_key {
             18 => answered(&header, 0, version, &versions()),
-            3 => answered(&header, 1, version, &metadata(port)),
-            2 => answered(&header, 1, version, &theirs::ListOffsetsResponse::default()),
+            3 => {
+                let topic = script.lock().unwrap().topics.pop_front().unwrap_or((ID, 3));
+                answered(&header, 1, version, &metadata(port, topic))
+            }
+            2 => {
+                let error = script.lock().unwrap().marks.pop_front().unwrap_or(0);
+                let asked = theirs::ListOffsetsRequest::decode(&mut request, version).ok()?;
+                answered(&header, 1, version, &offsets(&asked, error))
+            }
             _ => {
                 let asked = theirs::FetchRequest::decode(&mut request, version).ok()?;
-                let act = script.lock().unwrap().pop_front().unwrap_or(Act::Records);
+                let act = script.lock().unwrap().fetches.pop_front().unwrap_or(Act::Records);
                 fetch(&mut stream, act, &header, &asked)?
             }
         };
@@ -100,13 +118,23 @@ fn versions() -> theirs::ApiVersionsResponse {
     theirs::ApiVersionsResponse::default().with_api_keys(vec![of(1, 16), of(2, 8), of(3, 12), of(18, 3)])
 }
 
-fn metadata(port: u16) -> theirs::MetadataResponse {
+fn offsets(asked: &theirs::ListOffsetsRequest, error: i16) -> theirs::ListOffsetsResponse {
+    let low = asked.topics[0].partitions[0].timestamp == -2;
+    let offset = if low { 0 } else { END };
+    let partition = ListOffsetsPartitionResponse::default().with_error_code(error).with_offset(offset);
+    let topic = ListOffsetsTopicResponse::default()
+        .with_name(TopicName(StrBytes::from_static_str("lines")))
+        .with_partitions(vec![partition]);
+    theirs::ListOffsetsResponse::default().with_topics(vec![topic])
+}
+
+fn metadata(port: u16, (id, epoch): ([u8; 16], i32)) -> theirs::MetadataResponse {
     let host = StrBytes::from_static_str("127.0.0.1");
     let broker = MetadataResponseBroker::default().with_node_id(BrokerId(1)).with_host(host).with_port(port.into());
-    let partition = MetadataResponsePartition::default().with_leader_id(BrokerId(1)).with_leader_epoch(3);
+    let partition = MetadataResponsePartition::default().with_leader_id(BrokerId(1)).with_leader_epoch(epoch);
     let topic = MetadataResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_static_str("lines"))))
-        .with_topic_id(Uuid::from_bytes(ID))
+        .with_topic_id(Uuid::from_bytes(id))
         .with_partitions(vec![partition]);
     theirs::MetadataResponse::default().with_brokers(vec![broker]).with_topics(vec![topic])
 }
@@ -114,7 +142,8 @@ fn metadata(port: u16) -> theirs::MetadataResponse {
 /// `None` closes the connection.
 fn fetch(stream: &mut TcpStream, act: Act, header: &RequestHeader, asked: &theirs::FetchRequest) -> Option<Vec<u8>> {
     let from = asked.topics[0].partitions[0].fetch_offset;
-    let mut set = records(from);
+    let topic_id = asked.topics[0].topic_id;
+    let mut set = records(from, if topic_id == Uuid::from_bytes(ID) { "row" } else { "other" });
     let mut partition = PartitionData::default().with_last_stable_offset(END).with_high_watermark(END);
     let mut whole = theirs::FetchResponse::default();
     match act {
@@ -125,7 +154,7 @@ fn fetch(stream: &mut TcpStream, act: Act, header: &RequestHeader, asked: &their
         }
         Act::Error(code) => partition.error_code = code,
         Act::Diverging => partition.diverging_epoch = EpochEndOffset::default().with_epoch(2).with_end_offset(50),
-        Act::Throttle => whole.throttle_time_ms = 20,
+        Act::Throttle(ms) => whole.throttle_time_ms = ms,
         Act::Length(length) => return Some(length.to_be_bytes().to_vec()),
         Act::Noise => {
             return Some([&(40u32).to_be_bytes()[..], &header.correlation_id.to_be_bytes(), &[0xff; 36]].concat());
@@ -139,8 +168,10 @@ fn fetch(stream: &mut TcpStream, act: Act, header: &RequestHeader, asked: &their
     if !matches!(act, Act::Error(_) | Act::Diverging | Act::Nothing) {
         partition.records = Some(set.into());
     }
-    let topic = FetchableTopicResponse::default().with_topic_id(Uuid::from_bytes(ID)).with_partitions(vec![partition]);
-    let mut answer = answered(header, 1, header.request_api_version, &whole.with_responses(vec![topic]));
+    let topic = FetchableTopicResponse::default().with_topic_id(topic_id).with_partitions(vec![partition]);
+    // Over its quota a client is answered with nothing at all and a time for which it shall be quiet.
+    let topics = if whole.throttle_time_ms > 0 { Vec::new() } else { vec![topic] };
+    let mut answer = answered(header, 1, header.request_api_version, &whole.with_responses(topics));
     if matches!(act, Act::Half) {
         answer.truncate(answer.len() / 2);
         let _ = stream.write_all(&answer);
@@ -150,16 +181,16 @@ fn fetch(stream: &mut TcpStream, act: Act, header: &RequestHeader, asked: &their
 }
 
 /// The batch of a hundred in which `from` lies, as brokers give it: whole.
-fn records(from: i64) -> Vec<u8> {
+fn records(from: i64, what: &str) -> Vec<u8> {
     let base = from / 100 * 100;
-    let records: Vec<Written> = (base..(base + 100).min(END)).map(written).collect();
+    let records: Vec<Written> = (base..(base + 100).min(END)).map(|offset| written(offset, what)).collect();
     let options = RecordEncodeOptions { version: 2, compression: Compression::None };
     let mut out = BytesMut::new();
     RecordBatchEncoder::encode(&mut out, &records, &options).unwrap();
     out.to_vec()
 }
 
-fn written(offset: i64) -> Written {
+fn written(offset: i64, what: &str) -> Written {
     Written {
         transactional: false,
         control: false,
@@ -172,7 +203,7 @@ fn written(offset: i64) -> Written {
         sequence: -1,
         timestamp: 0,
         key: None,
-        value: Some(Bytes::from(format!("row {offset}"))),
+        value: Some(Bytes::from(format!("{what} {offset}"))),
         headers: Default::default(),
     }
 }
@@ -205,8 +236,12 @@ fn range(from: u64, to: u64) -> PartitionRange {
 }
 
 fn reader(script: &[Act], set: &[(&str, &str)]) -> TopicReader {
+    reader_of(Play { fetches: script.iter().copied().collect(), ..Play::default() }, set)
+}
+
+fn reader_of(play: Play, set: &[(&str, &str)]) -> TopicReader {
     let set: Vec<_> = set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-    TopicReader::new(Asker::new(fetching(&broker(script), &set, false).unwrap(), Seen::default()))
+    TopicReader::new(Asker::new(fetching(&broker(play), &set, false).unwrap(), Seen::default()))
 }
 
 #[test]
@@ -215,7 +250,7 @@ fn whatever_interrupts_a_range_each_record_comes_once() {
         Act::Close,
         Act::Half,
         Act::Noise,
-        Act::Throttle,
+        Act::Throttle(20),
         Act::Nothing,
         Act::Error(3),
         Act::Error(6),
@@ -236,6 +271,48 @@ fn whatever_interrupts_a_range_each_record_comes_once() {
 }
 
 #[test]
+fn a_quota_slows_a_range_down_and_never_fails_it() {
+    // More often than a range is started anew, and once for longer than nothing may come.
+    let often = (0..12).flat_map(|_| [Act::Throttle(5), Act::Records]);
+    let script: Vec<Act> = often.chain([Act::Throttle(5_500), Act::Throttle(1)]).collect();
+    let mut reader = reader(&script, &[("fetch.message.max.bytes", "500")]);
+    let mut sink = Offsets::default();
+    for (from, to) in [(0, 90), (90, 1000)] {
+        reader.read(&range(from, to), &mut sink).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+    assert!(sink.all == (0..1000).collect::<Vec<_>>(), "{:?}", sink.all);
+}
+
+/// The topic was made anew while one broker has not heard of it: the look after an error learns the new id from the broker
+/// that leads, and the proof after the last record is asked of the other.
+#[test]
+fn k5_what_is_fetched_is_the_planned_topic_whatever_was_learned_since() {
+    const OTHER: [u8; 16] = [9; 16];
+    let play = Play {
+        fetches: VecDeque::from([Act::Error(1)]),
+        topics: VecDeque::from([(ID, 3), (ID, 3), (OTHER, 0)]),
+        marks: VecDeque::from([6]),
+    };
+    let mut sink = Offsets::default();
+    reader_of(play, &[]).read(&range(0, 250), &mut sink).unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(sink.all == (0..250).collect::<Vec<_>>(), "{:?}", sink.all);
+}
+
+#[test]
+fn a_broker_that_knows_less_than_before_is_asked_last_and_believed_when_nobody_knows_better() {
+    let of = |epochs: &[i32]| Play { topics: epochs.iter().map(|epoch| (ID, *epoch)).collect(), ..Play::default() };
+    // The first is cut off, after a while, and goes back behind what it knew itself; then both do.
+    let brokers = format!("{},{}", broker(of(&[5, 4, 4, 1])), broker(of(&[6, 7, 2])));
+    let mut cluster = cluster::Cluster::new(Arc::new(Settings::new(&brokers, &[]).unwrap()));
+    let mut epochs = Vec::new();
+    for _ in 0..4 {
+        cluster.refresh(&["lines"], &|| false).unwrap();
+        epochs.push(cluster.leader("lines", 0).unwrap().epoch);
+    }
+    assert_eq!(epochs, [5, 6, 7, 2]);
+}
+
+#[test]
 fn what_no_try_mends_is_fatal_and_says_what_to_do() {
     for (act, words) in [
         (Act::Diverging, "unclean leader election"),
@@ -251,7 +328,7 @@ fn what_no_try_mends_is_fatal_and_says_what_to_do() {
 
 #[test]
 fn a_damaged_batch_lends_nothing_of_itself() {
-    // The look after it finds no answer here, so the read ends; what was lent before it stands.
+    // Nobody wants the records by the time when fetching is to start anew; what was lent before the batch stands.
     let mut reader = reader(&[Act::Records, Act::Flipped], &[]);
     let mut sink = Offsets { cancelled_after: Some(3), ..Offsets::default() };
     let failure = reader.read(&range(0, 1000), &mut sink).expect_err("damaged");
@@ -260,6 +337,17 @@ fn a_damaged_batch_lends_nothing_of_itself() {
     let mut again = Offsets::default();
     reader.read(&range(100, 1000), &mut again).expect("sound now");
     assert_eq!(again.all, (100..1000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_range_that_gets_on_is_never_given_up() {
+    // More often than a range is started anew in vain.
+    let script: Vec<Act> = (0..14).flat_map(|_| [Act::Records, Act::Flipped]).collect();
+    let mut sink = Offsets::default();
+    // Without room for a fetch ahead, the answers come in the script's order.
+    let set = [("queued.max.messages.kbytes", "1"), ("fetch.message.max.bytes", "500")];
+    reader(&script, &set).read(&range(0, 1500), &mut sink).unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(sink.all == (0..1500).collect::<Vec<_>>(), "{:?}", sink.all);
 }
 
 #[test]

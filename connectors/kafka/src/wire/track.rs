@@ -13,10 +13,10 @@ use super::{
     message::fetch::{self, Partition},
     set::{self, RecordSet},
 };
-use crate::{client::Halt, records::Aborted};
-
-/// What a half-lent set's decoder is taken to hold, for the bound on memory: a batch undone.
-const DECODER_BYTES: usize = 1 << 20;
+use crate::{
+    client::Halt,
+    records::{Aborted, Decoder},
+};
 
 /// A partition being read.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Track {
     /// Tells answers to this start of the partition from those to an earlier one.
     pub(crate) serial: u64,
     partition: i32,
+    /// The id of the topic that was planned: no other's records are asked for.
+    pub(crate) incarnation: String,
     /// Everything below was lent, or is proved not to exist.
     pub(crate) next: u64,
     /// Everything below was fetched.
@@ -47,7 +49,7 @@ pub(crate) struct Track {
 pub(crate) enum Told {
     /// Records have come.
     Records,
-    /// There are none yet.
+    /// There are none yet, or the broker throttles us: then it leaves the partition out (KIP-219).
     Nothing,
     /// Somebody else leads, perhaps.
     Moved(String),
@@ -57,10 +59,11 @@ pub(crate) enum Told {
 
 impl Track {
     /// Begins at `from`; nothing is asked for yet.
-    pub(crate) fn new(serial: u64, partition: i32, from: u64) -> Track {
+    pub(crate) fn new(serial: u64, partition: i32, incarnation: &str, from: u64) -> Track {
         Track {
             serial,
             partition,
+            incarnation: incarnation.to_string(),
             next: from,
             reach: from,
             epoch: -1,
@@ -79,7 +82,7 @@ impl Track {
 
     /// Memory of what is held.
     pub(crate) fn held_bytes(&self) -> usize {
-        let of = |set: &RecordSet| set.buffer.size() + set.decoder.as_ref().map_or(0, |_| DECODER_BYTES);
+        let of = |set: &RecordSet| set.buffer.size() + set.decoder.as_ref().map_or(0, Decoder::held_bytes);
         self.sets.iter().map(of).sum()
     }
 
@@ -98,6 +101,7 @@ impl Track {
                 Some(against) => Err(against),
                 None => Ok(told),
             },
+            (errors::NONE, None) => Err(Told::Nothing),
             (errors::NONE, _) => Err(Told::Halt(Halt::Broken("the leader answers for another partition".into()))),
             (code, _) if errors::has_moved(code) => Err(Told::Moved(errors::words(code))),
             (code, _) => Err(Told::Halt(Halt::Broken(errors::words(code)))),

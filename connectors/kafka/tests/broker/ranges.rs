@@ -1,6 +1,9 @@
 //! A range holds exactly the committed records between its ends, whatever stands in the log besides them.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use crate::support::*;
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
@@ -170,4 +173,26 @@ fn tombstones_empty_and_large_values_keys_headers_and_timestamps_come_as_written
     assert!(records[0].headers.is_empty() && records[2].headers.is_empty());
     let without = read(&mut *reader(&topic), &topic.range(0, 0, 6)).expect("a range");
     assert!(without.iter().all(|record| record.headers.is_empty()), "headers only when asked for");
+}
+
+/// Over its quota a client is answered with nothing and told to be quiet (KIP-219): that is slow, and no failure, however
+/// often it happens in a range.
+#[test]
+fn a_client_over_its_quota_gets_its_range_late_and_whole() {
+    let Some(broker) = broker() else { return };
+    let (topic, client_id) = (Topic::create(&broker, "quota", 1, &[]), format!("slow-{:08x}", rand::random::<u32>()));
+    // A quota allows eleven seconds' worth at once; the rest is fetched in pieces of a second.
+    limit(&broker, &client_id, 20_000.0);
+    let writer = Writer::plain(&topic);
+    for n in 0..320 {
+        writer.send(0, &format!("{n:01000}"));
+        writer.flush();
+    }
+    let slow = kafka(&broker).set("client.id", client_id).set("fetch.message.max.bytes", "20000");
+    let mut reader = slow.topic(&topic.name).bytes().source.reader().expect("a reader");
+    let began = Instant::now();
+    let records = read(&mut *reader, &topic.range(0, 0, 320)).expect("a range");
+    let numbers: Vec<usize> = records.iter().map(|record| record.text().parse().expect("a number")).collect();
+    assert!(numbers == (0..320).collect::<Vec<_>>(), "{numbers:?}");
+    assert!(began.elapsed() > Duration::from_secs(5), "the quota is not heeded: {:?}", began.elapsed());
 }

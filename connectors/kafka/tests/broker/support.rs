@@ -3,10 +3,20 @@
 use std::{
     cell::Cell,
     collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     sync::LazyLock,
     time::{Duration, Instant},
 };
 
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::{
+    messages::{
+        AlterClientQuotasRequest, AlterClientQuotasResponse, ApiKey, RequestHeader, ResponseHeader,
+        alter_client_quotas_request::{EntityData, EntryData, OpData},
+    },
+    protocol::{Decodable, Encodable, StrBytes},
+};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
@@ -329,6 +339,28 @@ fn loop_on(
             Some(Ok(message)) => drop(all.insert(message.offset() as u64, message.payload().map(<[u8]>::to_vec))),
         }
     }
+}
+
+/// Lets clients of this name fetch so many bytes a second and no more.
+pub(crate) fn limit(broker: &str, client_id: &str, bytes_per_second: f64) {
+    let text = |text: &str| StrBytes::from_string(text.to_owned());
+    let entity = EntityData::default().with_entity_type(text("client-id")).with_entity_name(Some(text(client_id)));
+    let op = OpData::default().with_key(text("consumer_byte_rate")).with_value(bytes_per_second);
+    let entry = EntryData::default().with_entity(vec![entity]).with_ops(vec![op]);
+    let mut out = BytesMut::new();
+    let header = RequestHeader::default().with_request_api_key(ApiKey::AlterClientQuotas as i16);
+    header.with_request_api_version(1).with_correlation_id(7).encode(&mut out, 2).expect("a header");
+    AlterClientQuotasRequest::default().with_entries(vec![entry]).encode(&mut out, 1).expect("a request");
+    let mut stream = TcpStream::connect(broker).expect("a broker");
+    stream.write_all(&[&(out.len() as u32).to_be_bytes()[..], &out].concat()).expect("sent");
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).expect("an answer");
+    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut answer).expect("an answer");
+    let mut answer = Bytes::from(answer);
+    ResponseHeader::decode(&mut answer, 1).expect("a header");
+    let answer = AlterClientQuotasResponse::decode(&mut answer, 1).expect("an answer");
+    assert!(answer.entries.iter().all(|entry| entry.error_code == 0), "{answer:?}");
 }
 
 pub(crate) fn bounds_of(source: &dyn Source) -> Box<dyn Bounds> {

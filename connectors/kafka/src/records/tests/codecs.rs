@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::made::*;
 use crate::records::{
-    DecodeError,
+    DecodeError, Decoder, Wanted,
     inflate::{Codec, Inflater},
 };
 
@@ -101,6 +101,19 @@ fn a_bomb_is_refused_with_the_limit_in_its_words() {
             assert!(held <= LIMITS.batch_bytes_max + 1, "{codec:?} held {held} bytes");
         }
     }
+}
+
+/// What a reader may hold is bounded by what is said to be held.
+#[test]
+fn a_batch_that_is_large_when_undone_is_counted_as_it_is() {
+    let kind = Kind::plain(kafka_protocol::records::Compression::Zstd);
+    let set = batch(&kind, &[Kept::text(0, &"x".repeat(900_000)), Kept::text(1, "y")]);
+    assert!(set.len() < 10_000);
+    let mut decoder = Decoder::new(LIMITS);
+    decoder.begin(Vec::new());
+    let (_, progress) = decode(&mut decoder, &set, Wanted { from: 0, to: 1, headers: false });
+    assert_eq!(progress.expect("half of it").consumed, 0);
+    assert!(decoder.held_bytes() >= 900_000, "{}", decoder.held_bytes());
 }
 
 #[test]
