@@ -1,7 +1,7 @@
 //! How a pure procedure meets a database: one statement, one answer, until it is done.
 
 use async_trait::async_trait;
-use tine_core::failure::Failure;
+use tine_core::{failure::Failure, id::TxId};
 
 use crate::{GroupSpec, Reply, Snapshot, Statement};
 
@@ -51,9 +51,9 @@ pub trait Database: Send + Sync {
     /// Takes the exclusive lock of the topology, for the embedded mode; `None` while another process holds it.
     async fn try_lock(&self, topology: &str) -> Result<Option<Box<dyn Lock>>, Failure>;
 
-    /// Asked for at the end of a run: after `Ok`, everything that was committed is durable. Databases whose commits
-    /// always are have nothing to do.
-    async fn settle(&self, _group: &GroupSpec) -> Result<(), Failure> {
+    /// Asked for at the end of a run: after `Ok`, everything that was committed up to transaction `last` is durable.
+    /// `Behind` says that some of it is lost already. Databases whose commits always are durable have nothing to do.
+    async fn settle(&self, _group: &GroupSpec, _last: TxId) -> Result<(), Failure> {
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use tine_core::failure::Failure;
+use tine_core::{failure::Failure, id::TxId};
 use tine_state::{Database, GroupSpec, Lock, Session, Table};
 
 use crate::{
@@ -101,12 +101,12 @@ impl Database for Postgres {
         Ok(lock.map(|lock| Box::new(lock) as Box<dyn Lock>))
     }
 
-    async fn settle(&self, group: &GroupSpec) -> Result<(), Failure> {
+    async fn settle(&self, group: &GroupSpec, last: TxId) -> Result<(), Failure> {
         if self.durability == Durability::Synchronous {
             return Ok(());
         }
         let mut link = self.link(&group.topology, &group.group);
-        let settled = settle::settle(&mut link, group).await;
+        let settled = settle::settle(&mut link, group, last).await;
         link.close().await;
         settled
     }

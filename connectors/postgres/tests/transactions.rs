@@ -5,8 +5,8 @@ mod server;
 use server::*;
 use sqlx::AssertSqlSafe;
 use tine_core::{failure::FailureKind, hash::Hash128, id::TxId};
-use tine_postgres::settings::COMMIT_TEXT;
-use tine_state::{CommitOutcome, Committer, Location, Statement, TransactionRow, run};
+use tine_postgres::{Durability, settings::COMMIT_TEXT};
+use tine_state::{CommitOutcome, Committer, Database, Location, Statement, TransactionRow, run};
 
 /// Ends the group's sessions, as an administrator or a crash would.
 async fn terminate(fresh: &Fresh) {
@@ -213,4 +213,31 @@ async fn the_history_keeps_a_thousand_and_what_is_younger_than_an_hour() {
     let kept: Vec<i64> = sqlx::query_scalar(AssertSqlSafe(list)).fetch_one(&mut fresh.connect().await).await.unwrap();
     assert_eq!(kept, (81..=1088).collect::<Vec<i64>>());
     fresh.drop_database().await;
+}
+
+/// A server that has lost relaxed commits makes durable what it has left and says so: the run must not end as if nothing
+/// were missing.
+#[tokio::test]
+async fn g4_a_run_does_not_end_well_on_commits_that_are_lost() {
+    let Some(fresh) = Fresh::new().await else { return };
+    let (database, spec, location) = counting(&fresh, &["words"]).await;
+    let database = database.durability(Durability::Relaxed);
+    for txid in [1, 2] {
+        let commit = order(&spec, attempt(1, 1), txid, location, vec![counted([("a", 1)])]);
+        let outcome = run(Committer::new(commit), &mut *session(&database, &spec).await).await;
+        assert_eq!(outcome, CommitOutcome::Applied);
+    }
+    database.settle(&spec, TxId(2)).await.unwrap();
+    // As a crash leaves it, which takes all that a transaction wrote.
+    let (one, chain) = (hex(chain(1)), hex(Hash128::of(&1_u64.to_le_bytes())));
+    fresh.sql(&format!("update tine_ledger set txid = 1, chain = '{one}', manifest = '{chain}'")).await;
+    fresh.sql("update words set n = 1").await;
+    let failure = database.settle(&spec, TxId(2)).await.expect_err("a transaction is lost");
+    assert_eq!(failure.kind, FailureKind::Behind, "{failure}");
+    database.settle(&spec, TxId(1)).await.unwrap();
+    fresh.drop_database().await;
+}
+
+fn hex(hash: Hash128) -> String {
+    format!("\\x{:032x}", u128::from_be_bytes(hash.to_bytes()))
 }

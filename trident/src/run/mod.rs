@@ -273,8 +273,8 @@ pub async fn run(built: Built, options: Options, shutdown: Shutdown) -> Result<S
     tasks.spawn(run_spout(spout, links.clone(), coordinator_inbox.clone(), coordinator_arrivals, calls));
     tasks.spawn(run_acker_clock(links, options.message_timeout));
     supervise(&mut tasks, &mut finish, &shutdown, coordinator_inbox).await.map_err(RunError::Halted)?;
-    built.database.settle(&built.group).await.map_err(RunError::Halted)?;
     let summary = *summary.lock().unwrap_or_else(PoisonError::into_inner);
+    built.database.settle(&built.group, summary.last).await.map_err(RunError::Halted)?;
     Ok(summary)
 }
 
