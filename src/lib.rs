@@ -27,7 +27,7 @@ pub use tine_trident as trident;
 pub use tine_trident::{
     input::{Bytes, Input, Json, Lend, Message, Policy, Records, Row, Text, Transactional},
     lend,
-    run::{Meter, Options, Phase, Progress, Rate, RunError, Shutdown, Summary},
+    run::{Listen, Meter, Options, Phase, Progress, Rate, RunError, Shutdown, Summary, Tls},
     source::files::files,
     stream::{KeyedStream, Stream},
     topology::{BuildError, Topology},

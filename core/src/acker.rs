@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     failure::{Failure, FailureKind},
     id::TaskId,
@@ -15,7 +17,7 @@ use crate::{
 };
 
 /// What tasks report about a tree.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum AckerEvent<N> {
     /// A spout started the tree; `value` is the XOR of its first edges.
     Start {

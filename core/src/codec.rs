@@ -52,6 +52,31 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     Ok(value)
 }
 
+/// Appends a value without a version byte: for parts of something that has one.
+///
+/// # Errors
+/// `Corrupt` when the value's own `Serialize` fails.
+pub fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    struct End<'a>(&'a mut Vec<u8>);
+    impl bincode::enc::write::Writer for End<'_> {
+        fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+            self.0.extend_from_slice(bytes);
+            Ok(())
+        }
+    }
+    bincode::serde::encode_into_writer(value, End(out), bincode::config::standard())
+        .map_err(|error| CodecError::Corrupt(error.to_string()))
+}
+
+/// Takes such a value off the front of `bytes`.
+pub fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, CodecError> {
+    let config = bincode::config::standard().with_limit::<LIMIT>();
+    let (value, used) =
+        bincode::serde::decode_from_slice(bytes, config).map_err(|error| CodecError::Corrupt(error.to_string()))?;
+    *bytes = &bytes[used..];
+    Ok(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +85,17 @@ mod tests {
     fn a_hostile_length_is_an_error() {
         let hostile = [VERSION, 253, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
         assert!(matches!(decode::<Vec<u8>>(&hostile), Err(CodecError::Corrupt(_))));
+    }
+
+    #[test]
+    fn values_are_taken_off_in_the_order_in_which_they_were_appended() {
+        let mut bytes = Vec::new();
+        append(&7u64, &mut bytes).unwrap();
+        append("x", &mut bytes).unwrap();
+        let mut rest = &bytes[..];
+        assert_eq!(take::<u64>(&mut rest).unwrap(), 7);
+        assert_eq!(take::<String>(&mut rest).unwrap(), "x");
+        assert!(rest.is_empty() && take::<u64>(&mut rest).is_err());
     }
 
     #[test]

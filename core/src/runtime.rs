@@ -1,9 +1,11 @@
 //! Runs tasks under tokio: a thin driver that performs their effects in order and feeds back what happened.
 //!
 //! One tokio task owns one spout or bolt; others reach it through its inbox, a bounded channel, so backpressure travels
-//! upstream. The acker is shared by all tasks of the process and never waits.
+//! upstream. The acker is shared by all tasks of the process and never waits. Tasks and acker of other processes are reached
+//! through what [`Links::add_remote`] and [`Links::report_to`] are given.
 
 use std::{
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -12,9 +14,10 @@ use tokio::sync::mpsc;
 
 use crate::{
     acker::{Acker, AckerEvent, Ended, TreeEnd},
+    failure::Failure,
     id::TaskId,
     task::{Bolt, BoltTask, Effect, Spout, SpoutTask},
-    tuple::{Flow, Root, Tuple},
+    tuple::{Anchor, Flow, Root, Tuple},
 };
 
 /// Tuples and replies that may wait in front of one task. Chunks hold thousands of rows, so this is plenty to keep a
@@ -41,22 +44,23 @@ pub trait Perform<F: Flow, C, R>: Send {
     fn perform(&mut self, call: C, inbox: &mpsc::Sender<Inbound<F, R>>);
 }
 
+/// A send under way; `false` when it cannot get there.
+pub type Sending = Pin<Box<dyn Future<Output = bool> + Send>>;
+
 /// Where tuples for a task go, whatever its replies are.
-type Deliver<M> = Box<dyn Fn(Tuple<M>) -> futures::Sending + Send + Sync>;
+type Deliver<M> = Box<dyn Fn(Tuple<M>) -> Sending + Send + Sync>;
 
-mod futures {
-    use std::{future::Future, pin::Pin};
-    /// A send under way; `false` when the receiver is gone.
-    pub(super) type Sending = Pin<Box<dyn Future<Output = bool> + Send>>;
-}
+type Notify<N> = Box<dyn Fn(Root, TreeEnd<N>) -> Sending + Send + Sync>;
 
-type Notify<N> = Box<dyn Fn(Root, TreeEnd<N>) -> futures::Sending + Send + Sync>;
+type Report<N> = Box<dyn Fn(AckerEvent<N>) -> Sending + Send + Sync>;
 
 /// The process's tasks and acker as they see one another.
 pub struct Links<F: Flow> {
     deliver: Vec<Option<Deliver<F::Message>>>,
     notify: Vec<Option<Notify<F::Note>>>,
     acker: Mutex<Acker<F::Note>>,
+    /// Where the acker is, when it is another process's.
+    elsewhere: Option<Report<F::Note>>,
     /// Tests mute the acker's completions to show that nothing commits without them.
     mute: bool,
     started: Instant,
@@ -71,7 +75,8 @@ impl<F: Flow> std::fmt::Debug for Links<F> {
 impl<F: Flow> Default for Links<F> {
     fn default() -> Self {
         let acker = Mutex::new(Acker::default());
-        Links { deliver: Vec::new(), notify: Vec::new(), acker, mute: false, started: Instant::now() }
+        let (deliver, notify, started) = (Vec::new(), Vec::new(), Instant::now());
+        Links { deliver, notify, acker, elsewhere: None, mute: false, started }
     }
 }
 
@@ -101,13 +106,27 @@ impl<F: Flow> Links<F> {
     /// Adds a spout's task; answers with its two ends of the inbox.
     pub fn add_spout<R: Send + 'static>(&mut self, id: TaskId) -> Inbox<F, R> {
         let (sender, receiver) = mpsc::channel::<Inbound<F, R>>(INBOX);
-        let inbox = sender.clone();
+        self.notify(id, sender.clone());
+        (sender, receiver)
+    }
+
+    /// Adds a spout's task that has its inbox already.
+    pub fn notify<R: Send + 'static>(&mut self, id: TaskId, inbox: mpsc::Sender<Inbound<F, R>>) {
         let notify: Notify<F::Note> = Box::new(move |root, end| {
             let inbox = inbox.clone();
             Box::pin(async move { inbox.send(Inbound::Ended(root, end)).await.is_ok() })
         });
         self.put(id, None, Some(notify));
-        (sender, receiver)
+    }
+
+    /// Adds a task of another process: `send` takes its tuples there.
+    pub fn add_remote(&mut self, id: TaskId, send: impl Fn(Tuple<F::Message>) -> Sending + Send + Sync + 'static) {
+        self.put(id, Some(Box::new(send)), None);
+    }
+
+    /// The acker is another process's: `report` takes reports there.
+    pub fn report_to(&mut self, report: impl Fn(AckerEvent<F::Note>) -> Sending + Send + Sync + 'static) {
+        self.elsewhere = Some(Box::new(report));
     }
 
     fn put(&mut self, id: TaskId, deliver: Option<Deliver<F::Message>>, notify: Option<Notify<F::Note>>) {
@@ -124,11 +143,16 @@ impl<F: Flow> Links<F> {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    async fn perform<C>(&self, effect: Effect<F, C>) -> Option<C> {
+    /// Performs an effect, unless it is a call, which is the driver's.
+    pub async fn perform<C>(&self, effect: Effect<F, C>) -> Option<C> {
         match effect {
             Effect::Send { to, tuple } => {
-                if let Some(Some(deliver)) = self.deliver.get(to.0 as usize) {
-                    deliver(tuple).await;
+                let anchors = tuple.anchors.clone();
+                if !self.deliver(to, tuple).await {
+                    for Anchor { root, .. } in anchors {
+                        let failure = Failure::transient(format!("{to} is not reached"));
+                        self.report(AckerEvent::Fail { root, failure }).await;
+                    }
                 }
                 None
             }
@@ -140,7 +164,21 @@ impl<F: Flow> Links<F> {
         }
     }
 
-    async fn report(&self, event: AckerEvent<F::Note>) {
+    /// Takes a tuple to a task; `false` when it cannot get there.
+    pub async fn deliver(&self, to: TaskId, tuple: Tuple<F::Message>) -> bool {
+        match self.deliver.get(to.0 as usize) {
+            Some(Some(deliver)) => deliver(tuple).await,
+            _ => false,
+        }
+    }
+
+    /// Tells the acker, wherever it is, and the spouts whose trees have ended by that.
+    pub async fn report(&self, event: AckerEvent<F::Note>) {
+        if let Some(elsewhere) = &self.elsewhere {
+            // Where it cannot be reached it knows so, and fails what was under way.
+            elsewhere(event).await;
+            return;
+        }
         let ended = self.acker.lock().unwrap_or_else(PoisonError::into_inner).step(event);
         for Ended { spout, root, end } in ended {
             if self.mute && matches!(end, TreeEnd::Complete(_)) {

@@ -315,6 +315,11 @@ impl<F: Flow, S: Spout<F>> SpoutTask<F, S> {
         &self.spout
     }
 
+    /// Gives the spout back, to be wired anew; its trees are forgotten.
+    pub fn into_spout(self) -> S {
+        self.spout
+    }
+
     /// The topology starts.
     pub fn open(&mut self, now_ms: u64) -> Vec<Effect<F, S::Call>> {
         let mut out = Output::new(now_ms);

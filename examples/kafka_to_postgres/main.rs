@@ -1,13 +1,14 @@
 //! Counts the records or the words of a Kafka topic into a Postgres table, exactly, through kill -9, pauses and takeovers.
 //!
 //! ```text
-//! cargo run --release --features kafka,postgres,zookeeper --example kafka_to_postgres -- \
+//! cargo run --release --features cluster,kafka,postgres,zookeeper --example kafka_to_postgres -- \
 //!     --brokers 127.0.0.1:9092 --topic lines --count words \
 //!     --postgres postgres://user@127.0.0.1/db --table word_counts
 //! ```
 //!
 //! It prints records per second, lag and the last transaction on stderr once a second. Kill it at any moment and start it
-//! again with the same arguments: it goes on. Start it twice: the second one stands by and takes over.
+//! again with the same arguments: it goes on. Start it twice: the second one stands by and takes over. With `--zookeeper` and
+//! `--listen` all copies share the work.
 
 #![allow(clippy::print_stderr, reason = "a program that talks to people")]
 
@@ -16,7 +17,7 @@ use std::{io::IsTerminal, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use tine::{
-    Durability, Kafka, Meter, Options, Policy, Postgres, Shutdown, Topology, ZooKeeper,
+    Durability, Kafka, Listen, Meter, Options, Policy, Postgres, Shutdown, Tls, Topology, ZooKeeper,
     core::coordination::Coordination,
 };
 
@@ -44,6 +45,18 @@ struct Args {
     /// Decide leadership and keep open plans in ZooKeeper; without it by a lock in the database.
     #[arg(long, value_name = "HOST:PORT/CHROOT")]
     zookeeper: Option<String>,
+    /// Share the work with all other copies that listen: where this one does. Port 0 takes a free one.
+    #[arg(long, value_name = "HOST:PORT", env = "TINE_LISTEN", requires = "zookeeper")]
+    listen: Option<String>,
+    /// What the other copies connect to, where that is another address than the one listened on.
+    #[arg(long, value_name = "HOST:PORT", requires = "listen")]
+    advertise: Option<String>,
+    /// Talk to the other copies over TLS: a folder with ca.pem, worker.pem and worker.key.
+    #[arg(long, value_name = "FOLDER", requires = "listen")]
+    tls: Option<std::path::PathBuf>,
+    /// Talk to the other copies in plaintext beyond loopback: only where nobody else reads or writes the network.
+    #[arg(long, requires = "listen", conflicts_with = "tls")]
+    plaintext: bool,
     /// The topology's name: copies of one name are one job.
     #[arg(long, default_value = "kafka_to_postgres")]
     name: String,
@@ -111,6 +124,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     };
     let options = Options {
         coordination,
+        listen: listen(&args)?,
         until_end: args.until_end,
         commit_interval: Duration::from_millis(args.commit_interval_ms),
         start_timeout,
@@ -123,6 +137,20 @@ async fn run(args: Args) -> anyhow::Result<()> {
         eprintln!("{} records skipped, {} dead letters", summary.skipped, summary.dead_letters);
     }
     Ok(())
+}
+
+/// Where this copy listens for the others.
+fn listen(args: &Args) -> anyhow::Result<Option<Listen>> {
+    let Some(address) = &args.listen else { return Ok(None) };
+    let mut listen = Listen::on(address)?;
+    if let Some(address) = &args.advertise {
+        listen = listen.advertise(address)?;
+    }
+    if let Some(folder) = &args.tls {
+        let [authority, certificate, key] = ["ca.pem", "worker.pem", "worker.key"].map(|file| folder.join(file));
+        listen = listen.tls(Tls { authority, certificate, key });
+    }
+    Ok(Some(if args.plaintext { listen.plaintext() } else { listen }))
 }
 
 /// The job itself.

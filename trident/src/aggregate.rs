@@ -9,6 +9,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+use serde::{Serialize, de::DeserializeOwned};
 use tine_core::failure::Failure;
 use tine_state::{Column, Combine, Merge, TableRows};
 
@@ -52,7 +53,9 @@ pub trait Combiner: Clone + fmt::Debug + Send + Sync + 'static {
     /// What one record contributes.
     type Input;
     /// What is held for a key while a batch is aggregated.
-    type Held: Clone + fmt::Debug + Send + Sync + 'static;
+    ///
+    /// `serde` takes it to other workers of the same program.
+    type Held: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
     /// What the table stores: the value columns.
     type Value: Columns;
 

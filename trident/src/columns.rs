@@ -17,6 +17,7 @@
 use std::{fmt, hash::Hasher, slice};
 
 use compact_str::CompactString;
+use serde::{Serialize, de::DeserializeOwned};
 use tine_state::{Column, ColumnType};
 
 const BYTES: u8 = 1;
@@ -33,7 +34,7 @@ const SIGN: u64 = 1 << 63;
     message = "`{Self}` cannot be stored in the columns of a table",
     note = "columns hold `i64`, `String`, `Vec<u8>` and tuples of up to four of them"
 )]
-pub trait Columns: Clone + fmt::Debug + PartialEq + Send + Sync + 'static {
+pub trait Columns: Clone + fmt::Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// What it is lent as: how closures of later stages see it.
     type Lent: Lends;
 

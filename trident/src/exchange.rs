@@ -24,7 +24,7 @@ use tine_core::failure::Failure;
 use crate::{
     aggregate::Combiner,
     columns::{Columns, shown},
-    fold::{Batch, BatchRow},
+    fold::{Batch, BatchRow, typed},
     pipeline::{Exchange, ExchangeFactory, GoOn, Rows, Target, Targeted, Witness},
     stage::{
         fused::{Fused, attempt},
@@ -196,10 +196,7 @@ impl<K: Columns, C: Combiner> TypedExchange<K, C> {
     }
 
     fn typed(&self, part: Box<dyn Rows>) -> Result<BatchRows<K, C>, Failure> {
-        match part.into_any().downcast::<Batch<K, C::Held>>() {
-            Ok(batch) => Ok(batch.rows),
-            Err(_) => Err(Failure::fatal(format!("{}: got rows of another exchange", self.place))),
-        }
+        typed(part)?.ok_or_else(|| Failure::fatal(format!("{}: got rows of another exchange", self.place)))
     }
 
     /// The value of each row, as a table would store it.

@@ -22,6 +22,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Serialize, de::DeserializeOwned};
 use tine_core::{failure::Failure, hash::Hash128, id::Shard};
 use tine_state::{ColumnType, Digest, Merge, TableRows};
 
@@ -30,6 +31,7 @@ use crate::{
     columns::{Columns, Unfit, kinds, shown},
     exchange::ExchangeSpec,
     key::KEY_BYTES_MAX,
+    packed::Packed,
     pipeline::{ExchangeFactory, Fold, Folded, Rows},
 };
 
@@ -54,7 +56,18 @@ impl<K, H> fmt::Debug for Batch<K, H> {
     }
 }
 
-impl<K: Columns, H: Clone + fmt::Debug + Send + Sync + 'static> Rows for Batch<K, H> {
+/// The rows of a chunk, out of its bytes if it comes from another process; `None` when they are of other types.
+pub(crate) fn typed<K: Columns, H: DeserializeOwned + Send + 'static>(
+    part: Box<dyn Rows>,
+) -> Result<Option<Vec<BatchRow<K, H>>>, Failure> {
+    let part = match part.into_any().downcast::<Batch<K, H>>() {
+        Ok(batch) => return Ok(Some(batch.rows)),
+        Err(other) => other,
+    };
+    part.downcast::<Packed>().ok().map(|packed| packed.unpack()).transpose()
+}
+
+impl<K: Columns, H: Clone + fmt::Debug + Serialize + Send + Sync + 'static> Rows for Batch<K, H> {
     fn count(&self) -> usize {
         self.rows.len()
     }
@@ -73,6 +86,10 @@ impl<K: Columns, H: Clone + fmt::Debug + Send + Sync + 'static> Rows for Batch<K
             parts[task].push(row);
         }
         parts.into_iter().map(|rows| Box::new(Batch { rows }) as Box<dyn Rows>).collect()
+    }
+
+    fn pack(&self) -> Result<Vec<Packed>, Failure> {
+        Packed::pack(&self.rows)
     }
 
     fn boxed_clone(&self) -> Box<dyn Rows> {
@@ -192,11 +209,11 @@ impl<K: Columns, C: Combiner> TypedFold<K, C> {
         let count: usize = parts.iter().map(|part| part.count()).sum();
         let mut all: Vec<BatchRow<K, C::Held>> = Vec::new();
         for part in parts {
-            let batch = part.into_any().downcast::<Batch<K, C::Held>>();
-            let mut batch = batch.map_err(|_| Failure::fatal(format!("{}: got rows of another state", self.place)))?;
+            let other = || Failure::fatal(format!("{}: got rows of another state", self.place));
+            let mut rows = typed(part)?.ok_or_else(other)?;
             match all.is_empty() {
-                true => all = batch.rows,
-                false => all.append(&mut batch.rows),
+                true => all = rows,
+                false => all.append(&mut rows),
             }
             all.reserve_exact(count - all.len());
         }

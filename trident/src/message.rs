@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tine_core::{
     id::{Attempt, TxId},
     tuple::Flow,
@@ -84,7 +85,7 @@ pub struct CommitCommand {
 }
 
 /// What an ack carries to the coordinator.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Note {
     /// From an emitter: what it read.
     Read(ReadCounts),
@@ -100,7 +101,7 @@ pub enum Note {
 }
 
 /// What an emitter read for a transaction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadCounts {
     /// Records.
     pub records: u64,

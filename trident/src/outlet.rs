@@ -11,6 +11,7 @@
 use std::{any::Any, sync::Arc};
 
 use tine_core::{
+    failure::Failure,
     id::{Attempt, TxId},
     task::{Output, Token},
 };
@@ -35,20 +36,36 @@ pub struct Outlet {
     owners: Owners,
     /// The range of hashes that each stage task of the next level owns: the tasks in order, one range each.
     ranges: Vec<usize>,
+    /// Which tasks run in other processes, by stream; none where nothing is said.
+    remote: [Arc<[bool]>; 2],
 }
 
 impl Outlet {
     /// Before `committers` that own shards as `owners` says, and `stages` tasks of the next level: none if there is none.
     pub fn new(committers: usize, owners: Owners, stages: usize) -> Outlet {
-        Outlet { committers, owners, ranges: (0..stages).collect() }
+        Outlet { committers, owners, ranges: (0..stages).collect(), remote: [[].into(), [].into()] }
     }
 
-    /// Parts rows among the tasks that they go to, so that handing them over costs nothing per row: for drivers, whose
-    /// threads have the time for it.
-    pub fn part(&self, rows: Targeted) -> Targeted {
+    /// The same, with committers and stage tasks of which some run in other processes.
+    pub fn with_remote(self, committers: Vec<bool>, stages: Vec<bool>) -> Outlet {
+        Outlet { remote: [committers.into(), stages.into()], ..self }
+    }
+
+    /// Parts rows among the tasks that they go to, in bytes where that is another process, so that handing them over costs
+    /// nothing per row: for drivers, whose threads have the time for it. Errors: those of [`Rows::pack`].
+    pub fn part(&self, rows: Targeted) -> Result<Targeted, Failure> {
+        let chunks = |stream: usize, (task, part): (usize, Box<dyn Rows>)| match self.remote[stream].get(task) {
+            Some(true) => {
+                let packed = part.pack()?.into_iter();
+                Ok(packed.map(|chunk| Box::new(chunk) as Box<dyn Rows>).collect())
+            }
+            _ => Ok(vec![part]),
+        };
         let part = |(target, rows): (Target, Box<dyn Rows>)| {
             let (stream, owner) = self.way(target);
-            (target, Box::new(Parted(rows.split(owner, self.tasks(stream)))) as Box<dyn Rows>)
+            let parts = rows.split(owner, self.tasks(stream)).into_iter().enumerate();
+            let parts = parts.map(|part| chunks(stream, part)).collect::<Result<_, Failure>>()?;
+            Ok((target, Box::new(Parted(parts)) as Box<dyn Rows>))
         };
         rows.into_iter().map(part).collect()
     }
@@ -76,8 +93,9 @@ impl Outlet {
         let mut sent = [TO_COMMITTERS, TO_STAGES].map(|stream| vec![(0_u64, 0_u64); self.tasks(stream)]);
         for (target, rows) in rows {
             let (stream, owner) = self.way(target);
-            let parts = rows.split(owner, self.tasks(stream));
-            for (task, part) in parts.into_iter().enumerate().filter(|(_, part)| part.count() > 0) {
+            let parts = rows.parts(owner, self.tasks(stream)).into_iter().enumerate();
+            let parts = parts.flat_map(|(task, chunks)| chunks.into_iter().map(move |chunk| (task, chunk)));
+            for (task, part) in parts.filter(|(_, part)| part.count() > 0) {
                 let (chunks, count) = &mut sent[stream][task];
                 *count += part.count() as u64;
                 let message = Message::Rows { attempt, txid, chunk: *chunks, target, rows: part };
@@ -93,16 +111,20 @@ impl Outlet {
     }
 }
 
-/// Rows that are parted already, one chunk per task.
+/// Rows that are parted already: the chunks of each task.
 #[derive(Clone, Debug)]
-struct Parted(Vec<Box<dyn Rows>>);
+struct Parted(Vec<Vec<Box<dyn Rows>>>);
 
 impl Rows for Parted {
     fn count(&self) -> usize {
-        self.0.iter().map(|part| part.count()).sum()
+        self.0.iter().flatten().map(|part| part.count()).sum()
     }
 
-    fn split(self: Box<Self>, _: &[usize], tasks: usize) -> Vec<Box<dyn Rows>> {
+    fn split(self: Box<Self>, _: &[usize], _: usize) -> Vec<Box<dyn Rows>> {
+        unreachable!("rows are parted once")
+    }
+
+    fn parts(self: Box<Self>, _: &[usize], tasks: usize) -> Vec<Vec<Box<dyn Rows>>> {
         assert_eq!(self.0.len(), tasks, "rows are parted for the tasks that they are handed to");
         self.0
     }
@@ -112,7 +134,7 @@ impl Rows for Parted {
     }
 
     fn shown(&self) -> Vec<String> {
-        self.0.iter().flat_map(|part| part.shown()).collect()
+        self.0.iter().flatten().flat_map(|part| part.shown()).collect()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {

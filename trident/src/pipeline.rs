@@ -7,13 +7,17 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use tine_core::{failure::Failure, id::Shard};
 use tine_state::{Database, Digest, GroupSpec, StateIndex, TableRows};
 
-use crate::source::{Record, Source};
+use crate::{
+    packed::Packed,
+    source::{Record, Source},
+};
 
 /// Where rows of a transaction go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Target {
     /// To the committers, for a state.
     State(StateIndex),
@@ -25,7 +29,7 @@ pub enum Target {
 pub type Targeted = Vec<(Target, Box<dyn Rows>)>;
 
 /// A repartition in the middle of a topology, by its place in [`Built::exchanges`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ExchangeIndex(pub u16);
 
 /// A chunk of rows for one target, on its way between tasks. Each row knows the stable hash of its key.
@@ -36,6 +40,17 @@ pub trait Rows: Any + fmt::Debug + Send + Sync {
     /// Parts them among tasks: `owner[shard]` is the task's index, below `tasks`; a row's shard is that of its hash among
     /// as many as there are owners. Answers with one chunk per task.
     fn split(self: Box<Self>, owner: &[usize], tasks: usize) -> Vec<Box<dyn Rows>>;
+
+    /// The same as chunks, of which a task may get several.
+    fn parts(self: Box<Self>, owner: &[usize], tasks: usize) -> Vec<Vec<Box<dyn Rows>>> {
+        self.split(owner, tasks).into_iter().map(|part| vec![part]).collect()
+    }
+
+    /// As bytes for tasks of another process, in chunks that each fit into a frame. Errors: `Poison` for a row that does not
+    /// fit into one.
+    fn pack(&self) -> Result<Vec<Packed>, Failure> {
+        Err(Failure::fatal(format!("{self:?} cannot leave its process")))
+    }
 
     /// A copy; messages may be sent to several tasks or, in the simulator, twice.
     fn boxed_clone(&self) -> Box<dyn Rows>;

@@ -138,7 +138,10 @@ impl Membership {
             Event::Led(nonce) => {
                 self.reign = Some(Reign { nonce, count: 0, stage: Stage::Open, made: None, ready: BTreeSet::new() });
             }
-            Event::Deposed => self.reign = None,
+            Event::Deposed => {
+                self.reign = None;
+                self.follow(&mut effects);
+            }
             Event::Written(era, result) => self.on_written(era, result, &mut effects),
             Event::Up(peer) => self.on_up(peer, &mut effects),
             Event::Broke(peer, failure) => self.on_broke(peer, &failure, &mut effects),

@@ -222,6 +222,18 @@ fn a_worker_that_wants_to_leave_is_relieved_at_a_boundary() {
 }
 
 #[test]
+fn a4_a_leader_that_was_replaced_follows_the_assignment_that_it_had_seen_meanwhile() {
+    let mut world = World::default();
+    (1..=2).for_each(|id| world.join(id));
+    world.lead(1, 9);
+    world.lead(2, 10);
+    assert_eq!(world.running[&1].leader, WorkerId(1), "it believes that it leads");
+    world.tell(1, Event::Deposed);
+    assert_eq!(world.running[&1].leader, WorkerId(2));
+    assert_eq!(world.owners(), [1, 2]);
+}
+
+#[test]
 fn a_write_that_fails_is_made_again_in_another_era() {
     let mut leader = Membership::new(FINGERPRINT);
     leader.step(Event::Registered(member(1)));

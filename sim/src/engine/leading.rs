@@ -74,6 +74,8 @@ impl Engine<'_> {
             }
             Call::Warn(message) => self.trace.say(self.now_us, || format!("process {node} warns: {message}")),
             Call::Entered(txid, phase) => self.entered(node, txid, phase),
+            // Owners never change here.
+            Call::Drained => {}
             Call::Finish(result) => self.finished(node, result),
         }
     }

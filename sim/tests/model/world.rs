@@ -518,7 +518,7 @@ impl Run<'_> {
                     self.break_off(format!("transaction {} was announced and is not committed", progress.txid));
                 }
             }
-            Call::Entered(..) | Call::Warn(_) => {}
+            Call::Entered(..) | Call::Warn(_) | Call::Drained => {}
             Call::Finish(_) if self.world.database.spoiled => self.world.halted = true,
             Call::Finish(result) => self.break_off(format!("the group halted: {result:?}")),
         }

@@ -4,7 +4,7 @@ use super::{event::*, *};
 
 impl Coordinator {
     pub(super) fn on_processed(&mut self, txid: TxId, notes: Vec<Note>, out: &mut Out) {
-        let (shards, committers) = (self.setup.shards.clone(), self.setup.committers);
+        let (shards, committers) = (self.setup.shards.clone(), self.committers);
         let Some(open) = self.open.get_mut(&txid) else { return };
         if open.stage != Stage::Emitted {
             return;
@@ -54,8 +54,8 @@ impl Coordinator {
 
     pub(super) fn on_committed(&mut self, txid: TxId, notes: &[Note], out: &mut Out) {
         let answers = notes.iter().filter(|note| **note == Note::Committed).count();
-        if answers != self.setup.committers {
-            let what = format!("transaction {txid}: {answers} of {} committers committed", self.setup.committers);
+        if answers != self.committers {
+            let what = format!("transaction {txid}: {answers} of {} committers committed", self.committers);
             return self.abort(&Failure::transient(what), out);
         }
         let Some(open) = self.open.remove(&txid) else { return };

@@ -20,7 +20,7 @@ use crate::{
 pub struct Setup {
     /// Every shard of every state, in (state, shard) order.
     pub shards: Arc<[ShardRef]>,
-    /// How many committers share them.
+    /// How many committers share them; 0 when that is said later, by [`Reply::Owners`], and nothing begins before.
     pub committers: usize,
     /// How commits become whole.
     pub mode: CommitMode,
@@ -98,6 +98,8 @@ pub enum Call {
     Progress(Progress),
     /// Tell a person; the run goes on.
     Warn(String),
+    /// Nothing is under way, as `Drain` asked for.
+    Drained,
     /// The run is over.
     Finish(Result<(), Failure>),
 }
@@ -155,6 +157,15 @@ pub struct Progress {
 pub enum Reply {
     /// This process leads.
     Elected(Box<Elected>),
+    /// All tasks run, perhaps on other workers than before: go on, in a new generation.
+    Owners {
+        /// How many committers share the shards.
+        committers: usize,
+    },
+    /// Not all tasks can be relied on: what is under way has failed, and nothing begins until there are `Owners`.
+    Disbanded(Failure),
+    /// The tasks are about to move: let what is under way end, begin nothing, and say `Drained`.
+    Drain,
     /// Nobody can be elected here, whatever is tried again.
     Unelectable(Failure),
     /// The claim was written, or not.

@@ -48,6 +48,9 @@ type Out = Output<Batches, Call>;
 #[derive(Clone, Debug)]
 pub struct Coordinator {
     setup: Setup,
+    /// How many committers there are now; 0 while nobody can be relied on.
+    committers: usize,
+    moving: Moving,
     role: Role,
     attempt: Attempt,
     lineage: u128,
@@ -98,6 +101,16 @@ enum Role {
     Over,
 }
 
+/// Whether the tasks are about to move to other workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moving {
+    No,
+    /// What is under way is to end, and nothing to begin.
+    Draining,
+    /// It has ended, and that was said.
+    Drained,
+}
+
 /// An open transaction.
 #[derive(Clone, Debug)]
 struct Open {
@@ -130,6 +143,8 @@ impl Coordinator {
     pub fn new(setup: Setup) -> Coordinator {
         let cut = Cut::new(setup.batch_ms, setup.batch_max_ms);
         Coordinator {
+            committers: setup.committers,
+            moving: Moving::No,
             setup,
             role: Role::Standby,
             attempt: Attempt::NONE,
@@ -213,6 +228,9 @@ impl Spout<Batches> for Coordinator {
             Reply::Lost(nonce, failure) if self.is_mine(nonce) => self.abdicate(failure, out),
             // The election that it belongs to may not have been heard of yet.
             Reply::Lost(nonce, _) => self.lost = nonce,
+            Reply::Owners { committers } => self.on_owners(committers, out),
+            Reply::Disbanded(failure) => self.on_disbanded(&failure, out),
+            Reply::Drain => self.moving = Moving::Draining,
             Reply::Woke => self.on_woke(out),
             Reply::Stop => self.on_stop(out),
             _ => {}

@@ -71,6 +71,7 @@ impl Coordinator {
             _ => out.call(Call::Warn(format!("fenced: leadership lost: {failure}; standing by"))),
         }
         self.role = Role::Standby;
+        (self.committers, self.moving) = (self.setup.committers, Moving::No);
         self.open.clear();
         self.writing = None;
         self.asking = false;
@@ -118,6 +119,31 @@ impl Coordinator {
         }
         let wait_ms = self.backoff_ms();
         self.raise_after(wait_ms, false, out);
+    }
+
+    /// Other tasks than before, or the same after a break: whatever the old ones still do belongs to an older generation.
+    pub(super) fn on_owners(&mut self, committers: usize, out: &mut Out) {
+        (self.committers, self.moving) = (committers, Moving::No);
+        if self.role != Role::Leading {
+            return;
+        }
+        if self.stopping {
+            // What was begun is begun again by the next leader.
+            if !self.open.is_empty() {
+                self.finish(Ok(()), out);
+            }
+            return;
+        }
+        self.attempt = self.attempt.next_generation();
+        self.raise_after(0, false, out);
+    }
+
+    /// Ends what is under way on tasks that cannot be relied on.
+    pub(super) fn on_disbanded(&mut self, failure: &Failure, out: &mut Out) {
+        (self.committers, self.moving) = (0, Moving::No);
+        if self.role == Role::Leading && !self.open.is_empty() {
+            self.abort(failure, out);
+        }
     }
 
     /// Nothing for a first failure, then 50 ms doubling up to 5 s, with jitter of a quarter.

@@ -10,15 +10,21 @@ impl Coordinator {
         if self.role != Role::Leading {
             return;
         }
-        self.emit(out);
-        self.record(out);
-        self.prepare(out);
-        self.commit(out);
-        self.ask(out);
+        if self.committers > 0 {
+            self.emit(out);
+            self.record(out);
+            self.prepare(out);
+            self.commit(out);
+            self.ask(out);
+        }
         let drained = self.open.is_empty();
         let reached = self.goal.as_ref().is_some_and(|goal| has_reached(&self.positions, goal));
         if drained && (self.stopping || reached) {
-            self.finish(Ok(()), out);
+            return self.finish(Ok(()), out);
+        }
+        if drained && self.moving == Moving::Draining {
+            self.moving = Moving::Drained;
+            out.call(Call::Drained);
         }
     }
 
@@ -84,7 +90,8 @@ impl Coordinator {
 
     /// Asks the sources how far they reach, when there is a place for another transaction.
     pub(super) fn ask(&mut self, out: &mut Out) {
-        if self.asking || self.open.len() >= self.places() || self.stopping || out.now_ms() < self.ask_at_ms {
+        let full = self.open.len() >= self.places();
+        if self.asking || full || self.stopping || self.moving != Moving::No || out.now_ms() < self.ask_at_ms {
             return;
         }
         if self.can_wait(out) {
@@ -121,7 +128,10 @@ impl Coordinator {
 
     pub(super) fn on_bounds(&mut self, bounds: &[Vec<PartitionBounds>], time_ms: u64, seed: u64, out: &mut Out) {
         (self.asking, self.asked_in_vain) = (false, 0);
-        if self.role != Role::Leading || self.stopping || self.open.len() >= self.setup.in_flight_max {
+        if self.role != Role::Leading || self.stopping || self.moving != Moving::No || self.committers == 0 {
+            return;
+        }
+        if self.open.len() >= self.setup.in_flight_max {
             return;
         }
         let (positions, previous, txid) = self.tail();

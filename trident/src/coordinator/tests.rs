@@ -29,8 +29,8 @@ fn at(shard: u16) -> ShardRef {
 }
 
 impl World {
-    fn new(mode: CommitMode, horizon: Horizon) -> World {
-        let setup = Setup {
+    fn setup(mode: CommitMode, horizon: Horizon) -> Setup {
+        Setup {
             shards: vec![at(0), at(1)].into(),
             committers: 1,
             mode,
@@ -41,7 +41,14 @@ impl World {
             batch_units_max: u64::MAX,
             poll_ms: 5,
             poison_retries: 1,
-        };
+        }
+    }
+
+    fn new(mode: CommitMode, horizon: Horizon) -> World {
+        World::with(World::setup(mode, horizon))
+    }
+
+    fn with(setup: Setup) -> World {
         let route = |task| Route { grouping: Grouping::All, targets: vec![TaskId(task)] };
         let row = |shard| LedgerRow {
             at: at(shard),
@@ -373,4 +380,51 @@ fn the_first_plan_may_be_empty_and_makes_durable_where_the_sources_begin() {
     world.skip_notes();
     world.calls.clear();
     assert!(world.trees.is_empty(), "and only the first");
+}
+
+#[test]
+fn other_owners_are_a_new_generation_and_nothing_is_sent_before_there_are_some() {
+    let mut world = World::with(Setup { committers: 0, ..World::setup(CommitMode::Whole, Horizon::Endless) });
+    world.elect(GroupRecord::default());
+    assert!(world.calls.is_empty() && world.trees.is_empty(), "{:?}", world.calls);
+    let before = world.attempt();
+    world.tell(Reply::Owners { committers: 1 });
+    assert_eq!(world.attempt(), before.next_generation());
+    world.answer_raise();
+    world.answer_bounds();
+    world.skip_notes();
+    let Message::Emit { plan, attempt } = world.trees[0].1.clone() else { panic!() };
+    // A worker is lost: what is under way has failed at once, and begins again with the next owners.
+    world.tell(Reply::Disbanded(Failure::transient("x")));
+    world.skip_notes();
+    world.answer_raise();
+    world.trees.clear();
+    world.tell(Reply::Woke);
+    assert!(world.trees.is_empty(), "nobody is there");
+    world.tell(Reply::Owners { committers: 2 });
+    world.skip_notes();
+    world.answer_raise();
+    let Message::Emit { plan: again, attempt: next } = world.trees[0].1.clone() else { panic!() };
+    assert!(again == plan && next.generation > attempt.generation);
+    // Now there are two, and one answer is not enough.
+    let attempt = world.attempt();
+    world.process(9);
+    assert_eq!(world.attempt(), attempt.next_generation());
+}
+
+#[test]
+fn a_change_of_owners_waits_until_what_is_under_way_is_complete() {
+    let mut world = World::leading_whole();
+    world.tell(Reply::Drain);
+    assert!(!world.calls.iter().any(|call| matches!(call, Call::Drained)));
+    world.process(9);
+    world.end = 300;
+    world.end_tree(TreeEnd::Complete(vec![Note::Committed]));
+    assert!(world.calls.iter().any(|call| matches!(call, Call::Drained)));
+    assert!(!world.calls.iter().any(|call| matches!(call, Call::Bounds { .. })), "nothing begins meanwhile");
+    world.calls.clear();
+    world.tell(Reply::Owners { committers: 1 });
+    world.answer_raise();
+    world.answer_bounds();
+    assert_eq!(world.trees.len(), 1);
 }

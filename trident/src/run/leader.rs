@@ -13,15 +13,16 @@ use tine_core::{
     coordination::{Coordination, GroupRecord, Reign},
     failure::{Failure, FailureKind},
     id::{Attempt, Nonce},
+    membership::Event,
     runtime::{Inbound, Perform},
 };
 use tine_state::{Prepare, Procedure, Raise, Session, procedure};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
 };
 
-use super::{Options, Summary, reading::bug, watch::Watch};
+use super::{Options, Summary, ear::Told, reading::bug, watch::Watch, workers::Reigning};
 use crate::{
     coordinator::event::{Call, Elected, Reply},
     message::Batches,
@@ -38,6 +39,13 @@ const WAITING: usize = 1024;
 /// How often an embedded standby tries the lock.
 const TRY_LOCK_EVERY: Duration = Duration::from_millis(250);
 
+/// What a leader of several workers tells their driver.
+pub(super) struct With {
+    /// The reign whose claim stands.
+    pub(super) reigns: watch::Sender<Reigning>,
+    pub(super) told: mpsc::Sender<Told>,
+}
+
 /// The coordinator's side of its workers.
 pub(super) struct Leading {
     coordination: mpsc::Sender<Call>,
@@ -46,6 +54,7 @@ pub(super) struct Leading {
     finished: mpsc::Sender<Result<(), Failure>>,
     summary: Arc<Mutex<Summary>>,
     watch: Watch,
+    told: Option<mpsc::Sender<Told>>,
 }
 
 impl Leading {
@@ -55,8 +64,10 @@ impl Leading {
         finished: mpsc::Sender<Result<(), Failure>>,
         summary: Arc<Mutex<Summary>>,
         inbox: Inbox,
+        with: Option<With>,
         tasks: &mut JoinSet<()>,
     ) -> Leading {
+        let (reigns, told) = with.map_or((None, None), |with| (Some(with.reigns), Some(with.told)));
         let (coordination, calls) = mpsc::channel(WAITING);
         let worker = Coordinating {
             built: built.clone(),
@@ -65,6 +76,7 @@ impl Leading {
             leadership: Leadership::None,
             nonce: Nonce(0),
             session: None,
+            reigns,
         };
         tasks.spawn(worker.serve(calls));
         let (database, calls) = mpsc::channel(WAITING);
@@ -76,7 +88,7 @@ impl Leading {
         if let Err(error) = thread.spawn(move || serve_sources(&built, horizon, start_timeout, asked, &inbox)) {
             tracing::error!("cannot start the thread that asks the sources: {error}");
         }
-        Leading { coordination, database, sources, finished, summary, watch: options.watch() }
+        Leading { coordination, database, sources, finished, summary, watch: options.watch(), told }
     }
 
     /// Ends the run; the first word counts, and the channel has room for it.
@@ -111,6 +123,15 @@ impl Perform<Batches, Call, Reply> for Leading {
                 tracing::warn!("{message}");
                 true
             }
+            Call::Drained => {
+                let told = self.told.clone();
+                tokio::spawn(async move {
+                    if let Some(told) = told {
+                        let _ = told.send(Told::Event(Event::Drained)).await;
+                    }
+                });
+                true
+            }
             Call::Finish(result) => {
                 self.tell(result);
                 true
@@ -131,6 +152,8 @@ struct Coordinating {
     leadership: Leadership,
     nonce: Nonce,
     session: Option<Box<dyn Session>>,
+    /// Where workers are to be assigned by this leader: the reign, once its claim stands.
+    reigns: Option<watch::Sender<Reigning>>,
 }
 
 /// What this process holds as long as it leads, and the task that watches over it.
@@ -174,7 +197,13 @@ impl Coordinating {
         };
         let note = |result: Result<(), Failure>| result.err().map(|failure| Reply::NoteFailed(nonce, failure));
         match call {
-            Call::Claim(claim) => Some(Reply::Claimed(nonce, reign.claim(&group, &claim).await)),
+            Call::Claim(claim) => {
+                let claimed = reign.claim(&group, &claim).await;
+                if claimed.is_ok() {
+                    self.tell_reign(Some((nonce, reign)));
+                }
+                Some(Reply::Claimed(nonce, claimed))
+            }
             Call::WritePlan { txid, attempt, plan } => {
                 let result = reign.write_plan(&group, txid, &plan).await;
                 Some(Reply::PlanWritten { attempt, txid, result })
@@ -185,7 +214,14 @@ impl Coordinating {
         }
     }
 
+    fn tell_reign(&self, reign: Reigning) {
+        if let Some(reigns) = &self.reigns {
+            reigns.send_replace(reign);
+        }
+    }
+
     async fn campaign(&mut self) -> Reply {
+        self.tell_reign(None);
         self.leadership = Leadership::None;
         let mut wait = Duration::from_millis(100);
         loop {

@@ -1,18 +1,24 @@
-//! Runs a built topology in this process: the thin driver around the pure machines.
+//! Runs a built topology: the thin driver around the pure machines.
 //!
 //! One tokio task each for the coordinator, every emitter, stage task and committer, as core tasks; a thread for each
 //! emitter's reader, for each stage task's work and for the leader's look at the sources, because clients may block and
 //! folding is long. [`leader`] performs the coordinator's calls, [`reading`] the emitters', [`staging`] the stage tasks',
-//! [`committing`] the committers'.
+//! [`committing`] the committers'. [`placement`] says which tasks there are, [`crew`] starts those of this process; with
+//! [`Options::listen`] it is one of several, which [`workers`] and [`ear`] see to.
 
 mod committing;
+mod crew;
+mod ear;
 mod leader;
+mod placement;
 mod reading;
 mod staging;
 mod watch;
+mod workers;
 
 use std::{
     fmt,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -21,34 +27,53 @@ use rand::Rng;
 use tine_core::{
     coordination::Coordination,
     failure::{Failure, FailureKind},
-    id::{TaskId, TxId},
-    runtime::{Inbound, Inbox, Links, run_acker_clock, run_bolt, run_spout},
-    task::{BoltTask, Grouping, Route, SpoutTask},
+    id::TxId,
+    runtime::{INBOX, Inbound, Links, run_acker_clock, run_spout},
+    task::SpoutTask,
+    transport::{self, Identity},
 };
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{mpsc, watch as watching},
+    task::JoinSet,
+    time::Instant,
+};
 
 pub use self::watch::{Meter, Rate};
+use self::{
+    crew::Crew,
+    ear::{Ear, Presence},
+    leader::{Leading, With},
+    placement::{COORDINATOR, Placement},
+    workers::{Workers, coordinate, relieved},
+};
 pub use crate::coordinator::event::{Phase, Progress};
 use crate::{
-    committer::CommitBolt,
     coordinator::{
         Coordinator,
         event::{CommitMode, Reply, Setup},
     },
-    emitter::Emitter,
     message::Batches,
-    outlet::{Outlet, Owners},
     pipeline::Built,
     source::Horizon,
-    stage_bolt::StageBolt,
     topology::{BuildError, Topology},
 };
+pub use tine_core::transport::{Listen, Tls};
+
+/// What may wait for the membership's driver: words of peers, a few each.
+const TOLD: usize = 256;
+
+/// How long a worker that was asked to end waits for others to take its tasks.
+const RELIEVED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How to run a topology. Each setting has a default that suits most.
 #[derive(Clone)]
 pub struct Options {
     /// Where leadership is decided; without it by the database's exclusive lock.
     pub coordination: Option<Arc<dyn Coordination>>,
+    /// Where this process listens for others: with it, all copies that are started with the same coordination share the
+    /// work, each with this many emitters and stage tasks and a part of the shards. Without it no port is opened; a copy
+    /// stands by until it leads, and then runs everything itself. Needs `coordination`, and the feature `cluster`.
+    pub listen: Option<Listen>,
     /// Whether the run ends when everything that the sources hold at its start is committed.
     pub until_end: bool,
     /// How many transactions are under way at once (default 3): one is committed while the next ones are processed.
@@ -85,6 +110,7 @@ impl Default for Options {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Options {
             coordination: None,
+            listen: None,
             until_end: false,
             in_flight_max: 3,
             commit_interval: Duration::from_millis(800),
@@ -227,117 +253,79 @@ pub async fn run(built: Built, options: Options, shutdown: Shutdown) -> Result<S
         return Ok(Summary::default());
     }
     let built = Arc::new(built);
-    let mut links: Links<Batches> = if options.mute_acker { Links::with_muted_acker() } else { Links::new() };
-    let plan = Placement::new(&built, &options);
-    let (coordinator_inbox, coordinator_arrivals) = links.add_spout::<Reply>(COORDINATOR);
-    let emitters = add_bolts(&mut links, &plan.emitters);
-    let stages: Vec<_> = plan.stages.iter().map(|level| add_bolts(&mut links, level)).collect();
-    let committer = links.add_bolt(plan.committer);
-    let (links, mut tasks, seed) = (Arc::new(links), JoinSet::new(), rand::rng().random::<u64>());
-
-    for (index, (id, (inbox, arrivals))) in emitters.into_iter().enumerate() {
-        let bolt = Emitter::new(index, options.emitters, plan.outlet(0));
-        let calls = reading::Reading::start(built.clone(), plan.outlet(0), index);
-        let task = BoltTask::new(id, plan.routes(0), seed, bolt);
-        tasks.spawn(run_bolt(task, links.clone(), inbox, arrivals, calls));
-    }
-    for (level, stages) in stages.into_iter().enumerate() {
-        for (index, (id, (inbox, arrivals))) in stages.into_iter().enumerate() {
-            let bolt = StageBolt::new(plan.senders(level), plan.outlet(level + 1));
-            let calls = staging::Staging::start(built.clone(), plan.outlet(level + 1), (level, index));
-            let task = BoltTask::new(id, plan.routes(level + 1), seed, bolt);
-            tasks.spawn(run_bolt(task, links.clone(), inbox, arrivals, calls));
-        }
-    }
-    let bolt = CommitBolt::new(built.group.shard_refs().into(), plan.all_senders());
-    let calls = committing::Committing::start(built.clone(), options.watch(), &mut tasks);
-    tasks.spawn(run_bolt(
-        BoltTask::new(plan.committer, vec![], seed, bolt),
-        links.clone(),
-        committer.0,
-        committer.1,
-        calls,
-    ));
-
-    let (finished, mut finish) = mpsc::channel(1);
     let summary = Arc::new(Mutex::new(Summary::default()));
-    let spout = SpoutTask::new(COORDINATOR, plan.coordinator_routes(), seed, Coordinator::new(setup(&built, &options)));
-    let calls = leader::Leading::start(
-        built.clone(),
-        &options,
-        finished,
-        summary.clone(),
-        coordinator_inbox.clone(),
-        &mut tasks,
-    );
-    tasks.spawn(run_spout(spout, links.clone(), coordinator_inbox.clone(), coordinator_arrivals, calls));
-    tasks.spawn(run_acker_clock(links, options.message_timeout));
-    supervise(&mut tasks, &mut finish, &shutdown, coordinator_inbox).await.map_err(RunError::Halted)?;
+    match options.listen.clone() {
+        Some(listen) => run_with_others(&built, options, &listen, &shutdown, summary.clone()).await?,
+        None => run_alone(&built, &options, &shutdown, summary.clone()).await.map_err(RunError::Halted)?,
+    }
     let summary = *summary.lock().unwrap_or_else(PoisonError::into_inner);
     built.database.settle(&built.group, summary.last).await.map_err(RunError::Halted)?;
     Ok(summary)
 }
 
-/// Bolts with both ends of their inboxes.
-fn add_bolts<R: Send + 'static>(links: &mut Links<Batches>, ids: &[TaskId]) -> Vec<(TaskId, Inbox<Batches, R>)> {
-    ids.iter().map(|id| (*id, links.add_bolt(*id))).collect()
+/// All tasks in this process.
+async fn run_alone(
+    built: &Arc<Built>,
+    options: &Options,
+    shutdown: &Shutdown,
+    summary: Arc<Mutex<Summary>>,
+) -> Result<(), Failure> {
+    let mut links: Links<Batches> = if options.mute_acker { Links::with_muted_acker() } else { Links::new() };
+    let place = Placement::alone(built, options);
+    let (inbox, arrivals) = links.add_spout::<Reply>(COORDINATOR);
+    let Crew { links, mut tasks } = crew::start(built, options, &place, links);
+    let (finished, mut finish) = mpsc::channel(1);
+    let coordinator = Coordinator::new(setup(built, options, place.committers.len()));
+    let spout = SpoutTask::new(COORDINATOR, place.coordinator_routes(), rand::rng().random(), coordinator);
+    let calls = Leading::start(built.clone(), options, finished, summary, inbox.clone(), None, &mut tasks);
+    tasks.spawn(run_spout(spout, links.clone(), inbox.clone(), arrivals, calls));
+    tasks.spawn(run_acker_clock(links, options.message_timeout));
+    supervise(&mut tasks, &mut finish, shutdown.asked(), inbox).await
 }
 
-const COORDINATOR: TaskId = TaskId(0);
-
-/// Which tasks there are: the coordinator, emitters, levels of stage tasks, one committer for all shards.
-struct Placement {
-    emitters: Vec<TaskId>,
-    stages: Vec<Vec<TaskId>>,
-    committer: TaskId,
-    owners: Owners,
+/// As one of several workers.
+async fn run_with_others(
+    built: &Arc<Built>,
+    options: Options,
+    listen: &Listen,
+    shutdown: &Shutdown,
+    summary: Arc<Mutex<Summary>>,
+) -> Result<(), RunError> {
+    let Some(coordination) = options.coordination.clone() else {
+        let what = format!("listening on {listen} needs coordination: workers find one another in ZooKeeper");
+        return Err(RunError::Start(Failure::fatal(what)));
+    };
+    let (told, heard) = mpsc::channel(TOLD);
+    let presence = Presence::default();
+    let ear = Arc::new(Ear { presence: presence.clone(), told: told.clone() });
+    let identity = Identity { topology: built.group.topology.clone(), fingerprint: built.group.fingerprint };
+    let transport = transport::start(listen, identity, ear).await.map_err(RunError::Start)?;
+    let (inbox, arrivals) = mpsc::channel(INBOX);
+    let (finished, mut finish) = mpsc::channel(1);
+    let (rewire, rewires) = mpsc::channel(1);
+    let (reigns, reign) = watching::channel(None);
+    let mut tasks = JoinSet::new();
+    let with = Some(With { reigns, told: told.clone() });
+    let calls = Leading::start(built.clone(), &options, finished.clone(), summary, inbox.clone(), with, &mut tasks);
+    let coordinator = Coordinator::new(setup(built, &options, 0));
+    tasks.spawn(coordinate(coordinator, inbox.clone(), arrivals, rewires, calls));
+    let (built, coordinator) = (built.clone(), inbox.clone());
+    let leave = told.clone();
+    let workers =
+        Workers { built, options, coordination, transport, told, presence, coordinator, rewire, reign, finished };
+    tasks.spawn(workers.serve(heard));
+    let asked = async {
+        shutdown.asked().await;
+        relieved(&leave, RELIEVED_WITHIN).await;
+    };
+    supervise(&mut tasks, &mut finish, asked, inbox).await.map_err(RunError::Halted)
 }
 
-impl Placement {
-    fn new(built: &Built, options: &Options) -> Placement {
-        let mut ids = (COORDINATOR.0 + 1..).map(TaskId);
-        let emitters = ids.by_ref().take(options.emitters).collect();
-        let committer = ids.next().unwrap_or_default();
-        let stages = (0..built.levels()).map(|_| ids.by_ref().take(options.stage_tasks).collect()).collect();
-        let owners = built.group.states.iter().map(|state| vec![0; usize::from(state.shards)]).collect();
-        Placement { emitters, stages, committer, owners }
-    }
-
-    /// How many tasks send to a level of stage tasks.
-    fn senders(&self, level: usize) -> usize {
-        match level.checked_sub(1) {
-            None => self.emitters.len(),
-            Some(before) => self.stages[before].len(),
-        }
-    }
-
-    /// How many tasks send to the committer.
-    fn all_senders(&self) -> usize {
-        self.emitters.len() + self.stages.iter().map(Vec::len).sum::<usize>()
-    }
-
-    /// Where a task sends to that stands before this level of stage tasks.
-    fn outlet(&self, level: usize) -> Outlet {
-        Outlet::new(1, self.owners.clone(), self.stages.get(level).map_or(0, Vec::len))
-    }
-
-    fn routes(&self, level: usize) -> Vec<Route> {
-        let direct = |targets: Vec<TaskId>| Route { grouping: Grouping::Direct, targets };
-        let stages = self.stages.get(level).cloned().unwrap_or_default();
-        vec![direct(vec![self.committer]), direct(stages)]
-    }
-
-    fn coordinator_routes(&self) -> Vec<Route> {
-        let all = |targets: Vec<TaskId>| Route { grouping: Grouping::All, targets };
-        vec![all(self.emitters.clone()), all(vec![self.committer])]
-    }
-}
-
-fn setup(built: &Built, options: &Options) -> Setup {
+fn setup(built: &Built, options: &Options, committers: usize) -> Setup {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Setup {
         shards: built.group.shard_refs().into(),
-        committers: 1,
+        committers,
         mode: if options.coordination.is_some() { CommitMode::Prepared } else { CommitMode::Whole },
         horizon: if options.until_end { Horizon::Now } else { Horizon::Endless },
         in_flight_max: options.in_flight_max.max(1),
@@ -375,10 +363,11 @@ async fn create_tables(built: &Built, options: &Options, shutdown: &Shutdown) ->
 async fn supervise(
     tasks: &mut JoinSet<()>,
     finish: &mut mpsc::Receiver<Result<(), Failure>>,
-    shutdown: &Shutdown,
+    stop: impl Future<Output = ()>,
     coordinator: mpsc::Sender<Inbound<Batches, Reply>>,
 ) -> Result<(), Failure> {
     let mut asked = false;
+    let mut stop = pin!(stop);
     let result = loop {
         tokio::select! {
             biased;
@@ -390,7 +379,7 @@ async fn supervise(
                     break Err(Failure::fatal(format!("a task of tine panicked, which is a bug in tine: {error}")));
                 }
             }
-            () = shutdown.asked(), if !asked => {
+            () = &mut stop, if !asked => {
                 asked = true;
                 // A full inbox empties by itself; a closed one means that the run is ending anyway.
                 let _ = coordinator.send(Inbound::Reply(Reply::Stop)).await;

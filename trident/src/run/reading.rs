@@ -98,7 +98,7 @@ fn work(built: &Built, outlet: &Outlet, waiting: &Receiver<(u64, ReadCall, Inbox
         let talk = Talk { cancelled: &cancelled, alive: &alive };
         let read = catch_unwind(AssertUnwindSafe(|| {
             let done = read_all(built, &mut sides, &call.ranges, talk)?;
-            Ok(BatchRows { rows: outlet.part(done.rows), ..done })
+            Ok(BatchRows { rows: outlet.part(done.rows)?, ..done })
         }));
         let result = read.unwrap_or_else(|panic| {
             sides = built.sources.iter().map(|source| Side { reader: None, pipeline: (source.pipeline)() }).collect();

@@ -90,7 +90,8 @@ fn work(built: &Built, outlet: &Outlet, waiting: &Receiver<(u64, StageCall, Inbo
                 false => Err(Failure::new(FailureKind::Superseded, "a newer attempt has begun")),
             }
         };
-        let ran = catch_unwind(AssertUnwindSafe(|| run_all(&mut mine, parts, &go_on).map(|rows| outlet.part(rows))));
+        let ran =
+            catch_unwind(AssertUnwindSafe(|| run_all(&mut mine, parts, &go_on).and_then(|rows| outlet.part(rows))));
         let result = ran.unwrap_or_else(|panic| {
             mine = exchanges();
             Err(bug("an exchange", &*panic))

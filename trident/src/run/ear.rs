@@ -1,0 +1,105 @@
+//! What a worker does with what its peers send: tuples to its tasks, reports to its acker, the rest to the membership.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tine_core::{
+    acker::AckerEvent,
+    failure::Failure,
+    id::{Era, WorkerId},
+    membership::Event,
+    runtime::Links,
+    transport::{Frame, Kind, Receive},
+    tuple::Root,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{message::Batches, wire};
+
+/// The word of a control frame: its sender is ready.
+pub(super) const READY: &[u8] = &[1];
+
+/// What the membership's driver is told.
+pub(super) enum Told {
+    /// For the machine.
+    Event(Event),
+    /// This process wants to end; the answer comes when it has no tasks any more.
+    Leave(oneshot::Sender<()>),
+}
+
+/// The tasks that run here now.
+#[derive(Clone)]
+pub(super) struct Present {
+    pub(super) era: Era,
+    pub(super) links: Arc<Links<Batches>>,
+    /// Whether the acker of this era is here.
+    pub(super) leads: bool,
+}
+
+/// Shared by the ear and whoever starts and stops tasks.
+pub(super) type Presence = Arc<Mutex<Option<Present>>>;
+
+/// Hears the peers.
+pub(super) struct Ear {
+    pub(super) presence: Presence,
+    pub(super) told: mpsc::Sender<Told>,
+}
+
+impl Ear {
+    /// What runs here, if it is of this era: frames of another one are for tasks that are gone.
+    fn present(&self, era: Era) -> Option<Present> {
+        self.now().filter(|present| present.era == era)
+    }
+
+    fn now(&self) -> Option<Present> {
+        self.presence.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn tell(&self, event: Event) {
+        // A closed ear means that the run is over.
+        let _ = self.told.send(Told::Event(event)).await;
+    }
+
+    async fn take(&self, peer: WorkerId, frame: Frame) -> Result<(), Failure> {
+        match frame.kind {
+            Kind::Control if frame.body == READY => self.tell(Event::Ready(peer, frame.era)).await,
+            Kind::Control => return Err(Failure::transient("a control frame that nobody understands")),
+            Kind::Tuples => {
+                let Some(present) = self.present(frame.era) else { return Ok(()) };
+                let to = frame.to;
+                let tuple = wire::read_tuple(frame)?;
+                present.links.deliver(to, tuple).await;
+            }
+            Kind::Reports => {
+                let Some(present) = self.present(frame.era).filter(|present| present.leads) else { return Ok(()) };
+                present.links.report(wire::read_report(&frame)?).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Receive for Ear {
+    async fn frame(&self, peer: WorkerId, frame: Frame) {
+        if let Err(failure) = self.take(peer, frame).await {
+            tracing::error!("{peer} sent {failure}");
+            self.tell(Event::Broke(peer, failure)).await;
+            self.tell(Event::Up(peer)).await;
+        }
+    }
+
+    async fn up(&self, peer: WorkerId) {
+        self.tell(Event::Up(peer)).await;
+    }
+
+    async fn lost(&self, peer: WorkerId, roots: Vec<Root>, failure: Failure) {
+        if let Some(present) = self.now() {
+            for root in roots {
+                let failure = Failure::transient(format!("the link to {peer} broke: {failure}"));
+                present.links.report(AckerEvent::Fail { root, failure }).await;
+            }
+        }
+        self.tell(Event::Broke(peer, failure)).await;
+    }
+}

@@ -1,0 +1,403 @@
+//! Runs a topology on several workers: the thin driver around the [`Membership`] machine.
+//!
+//! This process registers, follows the assignments and starts and stops its tasks; its coordinator stands by until it is
+//! elected, and then the same machine assigns. The coordinator outlives its tasks: with every change of owners it is wired to
+//! new ones, under a new generation.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rand::Rng;
+use tine_core::{
+    acker::AckerEvent,
+    coordination::{Coordination, Reign},
+    failure::{Failure, FailureKind},
+    id::{Era, Nonce, TaskId, WorkerId},
+    membership::{Assignment, Effect, Event, Member, Membership, Registration, Sight, record::Capacity},
+    runtime::{Inbound, Links, Perform, run_acker_clock},
+    task::{Route, SpoutTask},
+    transport::{Frame, Kind, Peer, Roots, Token, Transport},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
+};
+
+use super::{
+    Options,
+    crew::{self, Crew},
+    ear::{Presence, Present, READY, Told},
+    placement::{COORDINATOR, Placement, capacity},
+};
+use crate::{
+    coordinator::{
+        Coordinator,
+        event::{Call, Reply},
+    },
+    message::Batches,
+    pipeline::Built,
+    wire,
+};
+
+/// How often a worker looks by itself: watches are hints, and a dead worker's tasks are to move within a second.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Pause before a registration or a write that failed is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What a leader is known by to whoever writes assignments.
+pub(super) type Reigning = Option<(Nonce, Arc<dyn Reign>)>;
+
+type CoordinatorInbox = mpsc::Sender<Inbound<Batches, Reply>>;
+
+/// Other tasks for the coordinator.
+pub(super) struct Rewire {
+    links: Arc<Links<Batches>>,
+    routes: Vec<Route>,
+    committers: usize,
+}
+
+/// Drives this process's membership.
+pub(super) struct Workers {
+    pub(super) built: Arc<Built>,
+    pub(super) options: Options,
+    pub(super) coordination: Arc<dyn Coordination>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) told: mpsc::Sender<Told>,
+    pub(super) presence: Presence,
+    pub(super) coordinator: CoordinatorInbox,
+    pub(super) rewire: mpsc::Sender<Rewire>,
+    pub(super) reign: watch::Receiver<Reigning>,
+    pub(super) finished: mpsc::Sender<Result<(), Failure>>,
+}
+
+/// The driver at work.
+struct Driver {
+    workers: Workers,
+    machine: Membership,
+    /// What runs here, under which assignment.
+    crew: Option<(Assignment, Placement, Crew)>,
+    /// Who waits until this process has no tasks any more.
+    leaving: Option<oneshot::Sender<()>>,
+}
+
+/// A task that ends with this handle.
+struct Ending(AbortHandle);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Workers {
+    /// Registers, again and again if need be, and does what the machine says.
+    pub(super) async fn serve(self, mut heard: mpsc::Receiver<Told>) {
+        let machine = Membership::new(self.built.group.fingerprint);
+        let mut driver = Driver { workers: self, machine, crew: None, leaving: None };
+        while let Some((member, registration)) = driver.register().await {
+            driver.workers.transport.follow(&member.peer, &[]);
+            driver.step(Event::Registered(member)).await;
+            let looking = tokio::spawn(look(registration.clone(), driver.workers.told.clone()));
+            let _looking = Ending(looking.abort_handle());
+            driver.reigns().await;
+            if !driver.go_on(&mut heard, &*registration).await {
+                return;
+            }
+        }
+    }
+}
+
+impl Driver {
+    /// A new registration under a new name; `None` when there can never be one.
+    async fn register(&self) -> Option<(Member, Arc<dyn Registration>)> {
+        let group = &self.workers.built.group;
+        let (id, token) = (WorkerId(rand::rng().random()), Token(rand::rng().random()));
+        let peer = Peer { id, address: self.workers.transport.address().to_owned(), token };
+        let (fingerprint, capacity) = (group.fingerprint, capacity(&self.workers.options));
+        let member = Member { peer, fingerprint, capacity, leaving: false };
+        loop {
+            let failure = match self.workers.coordination.members() {
+                Some(members) => match members.register(&group.topology, &member).await {
+                    Ok(registration) => return Some((member, registration.into())),
+                    Err(failure) => failure,
+                },
+                None => Failure::fatal(format!("{} knows no workers", self.workers.coordination.describe())),
+            };
+            if failure.kind == FailureKind::Fatal {
+                let _ = self.workers.finished.try_send(Err(failure));
+                return None;
+            }
+            tracing::warn!("registering as a worker: {failure}; trying again");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Lives as a registered worker; whether another registration is to follow.
+    async fn go_on(&mut self, heard: &mut mpsc::Receiver<Told>, registration: &dyn Registration) -> bool {
+        loop {
+            tokio::select! {
+                told = heard.recv() => match told {
+                    Some(Told::Event(event)) => self.step(event).await,
+                    Some(Told::Leave(done)) => self.leave(done, registration).await,
+                    None => return false,
+                },
+                changed = self.workers.reign.changed() => match changed {
+                    Ok(()) => self.reigns().await,
+                    Err(_) => return false,
+                },
+                failure = registration.lost() => {
+                    tracing::warn!("no worker any more: {failure}; registering again");
+                    self.step(Event::Expired).await;
+                    return true;
+                }
+                Some(ended) = ended(&mut self.crew) => {
+                    if ended {
+                        let bug = Failure::fatal("a task of tine panicked, which is a bug in tine");
+                        let _ = self.workers.finished.try_send(Err(bug));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn reigns(&mut self) {
+        let nonce = self.workers.reign.borrow_and_update().as_ref().map(|(nonce, _)| *nonce);
+        self.step(nonce.map_or(Event::Deposed, Event::Led)).await;
+    }
+
+    /// Whoever leads finishes what is under way by itself; a worker is relieved first.
+    async fn leave(&mut self, done: oneshot::Sender<()>, registration: &dyn Registration) {
+        let leads = self.workers.reign.borrow().is_some();
+        if leads || self.crew.is_none() {
+            let _ = done.send(());
+            return;
+        }
+        if let Err(failure) = registration.leave().await {
+            tracing::warn!("asking to be relieved: {failure}");
+        }
+        self.leaving = Some(done);
+    }
+
+    async fn step(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in self.machine.step(event) {
+                match effect {
+                    Effect::Start(assignment) => self.start(assignment),
+                    Effect::Stop => self.stop(),
+                    Effect::TellReady(leader, era) if self.is_me(leader) => events.push_back(Event::Ready(leader, era)),
+                    Effect::TellReady(leader, era) => self.tell_ready(leader, era),
+                    Effect::Write(assignment) => self.write(assignment),
+                    Effect::Drain => self.tell(Reply::Drain).await,
+                    Effect::Owners(assignment) => self.owners(&assignment).await,
+                    Effect::Disband(failure) => self.tell(Reply::Disbanded(failure)).await,
+                    Effect::Warn(text) => tracing::warn!("{text}"),
+                    Effect::Refused(failure) => drop(self.workers.finished.try_send(Err(failure))),
+                }
+            }
+        }
+    }
+
+    fn is_me(&self, worker: WorkerId) -> bool {
+        self.machine.me().is_some_and(|me| me.peer.id == worker)
+    }
+
+    async fn tell(&self, reply: Reply) {
+        // A closed inbox means that the run is over.
+        let _ = self.workers.coordinator.send(Inbound::Reply(reply)).await;
+    }
+
+    fn start(&mut self, assignment: Assignment) {
+        let Some(me) = self.machine.me().map(|me| me.peer.clone()) else { return };
+        let Some(place) = assignment.place(me.id) else { return };
+        self.set_present(None);
+        self.crew = None;
+        let workers: Vec<Capacity> = assignment.shares.iter().map(|share| share.capacity).collect();
+        let placement = Placement::new(&self.workers.built, &workers, place);
+        let leads = assignment.leader == me.id;
+        let links = self.links(&assignment, &placement, leads);
+        let mut crew = crew::start(&self.workers.built, &self.workers.options, &placement, links);
+        if leads {
+            crew.tasks.spawn(run_acker_clock(crew.links.clone(), self.workers.options.message_timeout));
+        }
+        self.set_present(Some(Present { era: assignment.era, links: crew.links.clone(), leads }));
+        self.workers.transport.follow(&me, &assignment.peers());
+        let count = assignment.shares.len();
+        tracing::info!("worker {} of {count}: {} ({})", place + 1, placement.describe(), assignment.era);
+        self.crew = Some((assignment, placement, crew));
+    }
+
+    /// The coordinator, and the tasks of other workers.
+    fn links(&self, assignment: &Assignment, placement: &Placement, leads: bool) -> Links<Batches> {
+        let mute = self.workers.options.mute_acker;
+        let mut links = if mute { Links::with_muted_acker() } else { Links::new() };
+        let era = assignment.era;
+        if leads {
+            links.notify(COORDINATOR, self.workers.coordinator.clone());
+        } else {
+            let (transport, leader) = (self.workers.transport.clone(), assignment.leader);
+            links.report_to(move |event| {
+                let link = transport.link(leader);
+                Box::pin(async move { report(era, link, &event).await.is_ok() })
+            });
+        }
+        for task in placement.tasks().filter(|task| placement.is_remote(*task)) {
+            let share = placement.home(task).and_then(|home| assignment.shares.get(home));
+            let Some(worker) = share.map(|share| share.peer.id) else { continue };
+            let transport = self.workers.transport.clone();
+            links.add_remote(task, move |tuple| {
+                let (link, framed) = (transport.link(worker), wire::tuple(era, task, tuple));
+                Box::pin(async move {
+                    let sent = async {
+                        let (frame, roots) = framed?;
+                        link.ok_or_else(|| Failure::transient("no peer"))?.send(frame, roots).await
+                    };
+                    sent.await.inspect_err(|failure| tracing::debug!("to {task} at {worker}: {failure}")).is_ok()
+                })
+            });
+        }
+        links
+    }
+
+    fn set_present(&self, present: Option<Present>) {
+        *self.workers.presence.lock().unwrap_or_else(PoisonError::into_inner) = present;
+    }
+
+    fn stop(&mut self) {
+        self.set_present(None);
+        if let Some((assignment, ..)) = self.crew.take() {
+            tracing::info!("no tasks here any more ({})", assignment.era);
+            if let Some(me) =
+                assignment.shares.iter().find(|share| self.workers.transport.address() == share.peer.address)
+            {
+                self.workers.transport.follow(&me.peer, &[]);
+            }
+        }
+        if let Some(done) = self.leaving.take() {
+            let _ = done.send(());
+        }
+    }
+
+    fn tell_ready(&self, leader: WorkerId, era: Era) {
+        let Some(link) = self.workers.transport.link(leader) else { return };
+        let body = bytes::Bytes::from_static(READY);
+        let frame = Frame { era, to: TaskId(0), from: TaskId(0), kind: Kind::Control, body };
+        // When it does not get there the link has broken, and it is said again when that stands.
+        tokio::spawn(async move { link.send(frame, Roots::new()).await });
+    }
+
+    fn write(&self, assignment: Assignment) {
+        let reign = self.workers.reign.borrow().clone();
+        let (told, group) = (self.workers.told.clone(), self.workers.built.group.group.clone());
+        tokio::spawn(async move {
+            let result = match reign {
+                Some((nonce, reign)) if nonce == assignment.nonce => reign.assign(&group, &assignment).await,
+                _ => Err(Failure::new(FailureKind::Fenced, "the reign is over")),
+            };
+            if result.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+            let _ = told.send(Told::Event(Event::Written(assignment.era, result))).await;
+        });
+    }
+
+    async fn owners(&self, assignment: &Assignment) {
+        let Some((running, placement, crew)) = &self.crew else { return };
+        if running.era != assignment.era {
+            return;
+        }
+        let (routes, committers) = (placement.coordinator_routes(), placement.committers.len());
+        tracing::info!("{} workers share the work ({})", assignment.shares.len(), assignment.era);
+        let _ = self.workers.rewire.send(Rewire { links: crew.links.clone(), routes, committers }).await;
+    }
+}
+
+/// Waits for the end of a task; whether it was a panic.
+async fn ended(crew: &mut Option<(Assignment, Placement, Crew)>) -> Option<bool> {
+    match crew {
+        Some((.., crew)) => match crew.tasks.join_next().await {
+            Some(ended) => Some(ended.is_err_and(|error| error.is_panic())),
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn report(
+    era: Era,
+    link: Option<Arc<dyn tine_core::transport::Link>>,
+    event: &AckerEvent<crate::message::Note>,
+) -> Result<(), Failure> {
+    let (frame, roots) = wire::report(era, event)?;
+    link.ok_or_else(|| Failure::transient("no peer"))?.send(frame, roots).await
+}
+
+/// Looks again and again, for as long as the registration lasts.
+async fn look(registration: Arc<dyn Registration>, told: mpsc::Sender<Told>) {
+    let mut before = None::<Sight>;
+    loop {
+        match registration.look().await {
+            Ok(sight) => {
+                if before.as_ref() != Some(&sight) {
+                    before = Some(sight.clone());
+                    if told.send(Told::Event(Event::Seen(sight))).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(failure) => tracing::warn!("looking at the workers: {failure}"),
+        }
+        tokio::select! {
+            () = registration.changed() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// Runs the coordinator, wired to whatever tasks there are.
+pub(super) async fn coordinate(
+    coordinator: Coordinator,
+    inbox: CoordinatorInbox,
+    mut arrivals: mpsc::Receiver<Inbound<Batches, Reply>>,
+    mut rewires: mpsc::Receiver<Rewire>,
+    mut calls: impl Perform<Batches, Call, Reply>,
+) {
+    let (started, mut links) = (Instant::now(), Arc::new(Links::new()));
+    let task = |routes, coordinator| SpoutTask::new(COORDINATOR, routes, rand::rng().random(), coordinator);
+    let mut spout = task(Vec::new(), coordinator);
+    let mut effects = spout.open(0);
+    loop {
+        for effect in effects {
+            if let Some(call) = links.perform(effect).await {
+                calls.perform(call, &inbox);
+            }
+        }
+        let now_ms = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        effects = tokio::select! {
+            biased;
+            Some(rewire) = rewires.recv() => {
+                links = rewire.links;
+                spout = task(rewire.routes, spout.into_spout());
+                spout.reply(now_ms(), Reply::Owners { committers: rewire.committers })
+            }
+            inbound = arrivals.recv() => match inbound {
+                Some(Inbound::Reply(reply)) => spout.reply(now_ms(), reply),
+                Some(Inbound::Ended(root, end)) => spout.ended(now_ms(), root, end),
+                Some(Inbound::Tuple(_)) => Vec::new(),
+                None => return,
+            },
+        };
+    }
+}
+
+/// Gives this process's tasks to others before it ends, if somebody takes them in time.
+pub(super) async fn relieved(told: &mpsc::Sender<Told>, within: Duration) {
+    let (done, relieved) = oneshot::channel();
+    if told.send(Told::Leave(done)).await.is_ok() && tokio::time::timeout(within, relieved).await.is_err() {
+        tracing::warn!("nobody took over this worker's tasks within {within:?}");
+    }
+}
