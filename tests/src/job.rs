@@ -131,10 +131,20 @@ impl Job {
         self.with("--zookeeper", &chroot)
     }
 
+    /// Shares the work with all other copies that listen.
+    pub fn listening(self) -> Self {
+        self.with("--listen", "127.0.0.1:0")
+    }
+
     /// The topology's name.
     pub fn name(&self) -> &str {
-        let name = self.arguments.iter().find(|(name, _)| *name == "--name");
-        name.map_or("", |(_, value)| value)
+        self.argument("--name")
+    }
+
+    /// What an argument was given.
+    pub fn argument(&self, name: &str) -> &str {
+        let given = self.arguments.iter().find(|(known, _)| *known == name);
+        given.map_or("", |(_, value)| value)
     }
 
     /// The URL of its database, without a proxy.
