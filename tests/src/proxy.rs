@@ -113,6 +113,11 @@ impl Proxy {
         self.inside.address.to_string()
     }
 
+    /// The port of [`address`](Self::address).
+    pub fn port(&self) -> u16 {
+        self.inside.address.port()
+    }
+
     /// `url` with the proxy in the place of the server's address.
     pub fn url(&self, url: &str) -> String {
         url.replacen(&self.inside.upstream(), &self.address(), 1)

@@ -18,7 +18,7 @@ struct Arguments {
     #[arg(long)]
     seed: Option<u64>,
     /// How long things break.
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 3.0)]
     minutes: f64,
     /// Copies of the job: one leads, the others stand by.
     #[arg(long, default_value_t = 3)]

@@ -23,10 +23,21 @@ const AUDIT_EVERY: Duration = Duration::from_secs(30);
 
 /// A victim and its name.
 pub(super) type Cast = (Target, Box<dyn Victim>);
-/// What happened to whom.
-pub(super) type Steps = Vec<(Target, Step)>;
 
-type Played = anyhow::Result<(Box<dyn Victim>, Steps)>;
+/// Something that happened.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Done {
+    /// To whom.
+    pub(super) kind: &'static str,
+    pub(super) step: Step,
+    /// Whether there was anything to hit.
+    pub(super) took_effect: bool,
+    /// When, in seconds since the start.
+    pub(super) struck: f64,
+    pub(super) healed: f64,
+}
+
+type Played = anyhow::Result<(Box<dyn Victim>, Vec<Done>)>;
 
 /// Threads that each play a plan and look after their victim until they are ended.
 #[derive(Debug)]
@@ -48,7 +59,7 @@ impl Crew {
     }
 
     /// Waits until every plan is over and everything is whole again.
-    pub(super) async fn end_plan(self) -> anyhow::Result<(Vec<Box<dyn Victim>>, Steps)> {
+    pub(super) async fn end_plan(self) -> anyhow::Result<(Vec<Box<dyn Victim>>, Vec<Done>)> {
         self.over.store(true, Ordering::Release);
         let joined = tokio::task::spawn_blocking(|| self.threads.into_iter().map(JoinHandle::join).collect::<Vec<_>>());
         let (mut victims, mut steps) = (Vec::new(), Vec::new());
@@ -66,7 +77,7 @@ struct Player {
     victim: Box<dyn Victim>,
     start: Instant,
     over: Arc<AtomicBool>,
-    done: Steps,
+    done: Vec<Done>,
 }
 
 impl Player {
@@ -81,15 +92,20 @@ impl Player {
             if !self.watch_until(self.start + step.at)? {
                 return Ok(());
             }
-            let now = self.start.elapsed().as_secs_f64();
-            report(format_args!("  {now:7.1} s  {}: {step}", self.target));
+            let kind = self.victim.role().unwrap_or(self.target.kind());
+            let struck = self.now();
+            report(format_args!("  {struck:7.1} s  {}: {step}", self.target));
             self.victim.strike(step.fault)?;
-            self.done.push((self.target, step));
             self.sleep_until(Instant::now() + step.hold);
-            self.victim.heal(step.fault)?;
+            let took_effect = self.victim.heal(step.fault)?;
+            self.done.push(Done { kind, step, took_effect, struck, healed: self.now() });
         }
         while self.watch_until(Instant::now() + Duration::from_secs(1))? {}
         Ok(())
+    }
+
+    fn now(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
     }
 
     /// Looks after the victim until then; `false` when it is all over.

@@ -1,4 +1,4 @@
-//! A disk small enough to fill: a file system in memory, mounted where the database keeps a tablespace.
+//! A disk small enough to fill: a file system in memory, mounted where a server keeps what it writes.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -8,10 +8,10 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-/// How large it is: the tables and the transactions of an hour fit.
-const SIZE: &str = "size=256m";
-/// Its folder's name in the server's.
-const NAME: &str = "small";
+/// How large it is: the tables and the transactions of an hour fit, or a log between two checkpoints.
+const SIZE: &str = "size=384m";
+/// How its folder's name begins, in the server's.
+const NAME: &str = "disk-";
 /// What fills it.
 const BALLOON: &str = "balloon";
 
@@ -23,8 +23,8 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Mounts one below `folder`, for the user who owns that. Fails where nothing may be mounted.
-    pub(super) fn mount(folder: &Path) -> anyhow::Result<Self> {
-        let disk = folder.join(NAME);
+    pub(super) fn mount(folder: &Path, what: &str) -> anyhow::Result<Self> {
+        let disk = folder.join(format!("{NAME}{what}"));
         fs::create_dir(&disk).with_context(|| format!("make {}", disk.display()))?;
         let owner = fs::metadata(folder)?;
         let options = format!("{SIZE},mode=0700,uid={},gid={}", owner.uid(), owner.gid());
@@ -71,16 +71,23 @@ fn unmount(folder: &Path) {
     let _ = Command::new("umount").arg("-l").arg(folder).output();
 }
 
-/// Unmounts what nobody drops any more, `…/postgres-PID-N/small`: disks of processes that were killed, and our own when we
+/// Unmounts what nobody drops any more, `…/postgres-PID-N/disk-log`: disks of processes that were killed, and our own when we
 /// are about to leave in a hurry.
 pub(super) fn unmount_forgotten() {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     for folder in mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new) {
         let server = folder.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-        let owner = server.as_deref().and_then(|name| name.strip_prefix("postgres-")?.split('-').next()?.parse().ok());
+        let owner = server.as_deref().and_then(|name| owner(name)?.parse().ok());
+        let is_ours = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NAME));
         let left = |pid: u32| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists();
-        if folder.ends_with(NAME) && owner.is_some_and(left) {
+        if is_ours && owner.is_some_and(left) {
             unmount(folder);
         }
     }
+}
+
+/// The number of the process in a server's folder's name.
+fn owner(name: &str) -> Option<&str> {
+    let rest = name.strip_prefix("postgres-").or_else(|| name.strip_prefix("zookeeper-"))?;
+    rest.split('-').next()
 }

@@ -8,21 +8,26 @@
 //!      ▼        ▼    ▼   ▼     each connection is cut, delayed, left half open, cut amid a request
 //!    Kafka ◄──proxy proxy proxies
 //!                    │   └───► ZooKeeper, an ensemble of three     each server is killed, restarted, paused
-//!                    └───────► Postgres, its tables on a small disk that fills up
+//!                    │         with proxies between its servers    a follower lags, or is apart; all are away for a minute
+//!                    └───────► Postgres                            the disks of tables and of logs fill up
 //! ```
 //!
 //! One copy of the job leads and the others stand by; a producer writes all the time. When the time is over everything is
 //! healed, what was written must be counted within a bounded time, and `tine audit` recomputes the table. It also does
-//! so under way, whenever it gets through.
+//! so under way, whenever it gets through. In the end the table and the ledger are damaged by hand, a row at a time, and the
+//! same audit must find each damage: one that certifies whatever it sees would certify nothing.
 //!
 //! What is here: [`plan`] (what breaks when), `victim` (how), `disk` and `clock` (what that needs), `stage` (what is started),
-//! `crew` (who breaks, looks after and audits), and in this file the course of it all.
+//! `crew` (who breaks, looks after and audits), `pulse` (when something was committed), `damage` (what the audit must find),
+//! `outcome` (the table at the end), and in this file the course of it all.
 
 mod clock;
 mod crew;
+mod damage;
 mod disk;
 mod outcome;
 pub mod plan;
+mod pulse;
 mod stage;
 mod victim;
 
@@ -33,6 +38,7 @@ use anyhow::{Context, ensure};
 
 use self::crew::{Auditor, Crew};
 pub use self::outcome::Outcome;
+use self::pulse::Pulse;
 use self::stage::Stage;
 use crate::audit::{Audit, Verdict};
 use crate::job::Feed;
@@ -76,14 +82,16 @@ impl Chaos {
         let Stage { folder, servers, workers, job, broker, missing } = stage;
         let start = Instant::now();
         let feed = Feed::start(broker.address(), stage::TOPIC);
+        let pulse = Pulse::start(job.database().to_owned(), start);
         let servers = Crew::start(self, missing, start, servers);
         let workers = Crew::start(self, missing, start, workers);
         let auditor = Auditor::start(Audit::of(&job, &broker));
         tokio::time::sleep_until((start + self.length).into()).await;
         // Each heals what it has broken before it ends.
-        let (servers, mut steps) = servers.end_plan().await?;
+        let (servers, mut done) = servers.end_plan().await?;
         let audits = auditor.end().await?;
-        let expected = tokio::task::spawn_blocking(move || feed.end()).await??;
+        let (records, expected) = tokio::task::spawn_blocking(move || (feed.written(), feed.end())).await?;
+        let expected = expected?;
         let healed = Instant::now();
         let words: i64 = expected.values().sum();
         drained(job.database(), words)
@@ -91,21 +99,24 @@ impl Chaos {
             .with_context(|| format!("what the workers said is in {}", folder.display()))?;
         let drained = healed.elapsed();
         let running = audited(Audit::of(&job, &broker)).await?;
-        let (workers, done) = workers.end_plan().await?;
-        steps.extend(done);
+        let (workers, more) = workers.end_plan().await?;
+        done.extend(more);
         let told = tokio::task::spawn_blocking(|| workers.into_iter().map(|mut worker| worker.finish()).sum()).await?;
         let told: anyhow::Result<victim::Told> = told;
         let outcome = Outcome {
             chaos: self,
             missing,
-            steps,
+            done,
+            beats: pulse.end().await?,
             told: told?,
             audits,
             commits: count::number(job.database(), LEDGER).await?,
+            records,
             words,
             drained,
             lost_and_doubled: outcome::lost_and_doubled(&expected, &job.counts().await?),
             verdicts: [running, audited(Audit::of(&job, &broker)).await?],
+            missed: damage::missed(&job, &broker).await?,
         };
         drop(servers);
         ensure!(outcome.is_exact(), "{outcome}");

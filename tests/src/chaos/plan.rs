@@ -1,4 +1,5 @@
-//! What breaks when: drawn from a seed, for each target by itself, before anything is started.
+//! What breaks when: drawn from a seed, for each target by itself, before anything is started. What the whole ensemble has in
+//! common, its outages, is drawn once.
 //!
 //! The same seed gives the same plan; the moments at which a plan meets a running system are never quite the same.
 
@@ -47,10 +48,27 @@ pub enum Fault {
     HalfOpen,
     /// The connection of the nth next request is cut, before or after the server has it.
     CutAmid(u64, Verdict),
-    /// No byte more fits on the disk of its tables, for a while.
-    DiskFull,
+    /// No byte more fits on the disk of its tables, or of its log, for a while.
+    DiskFull(Disk),
+    /// What it says to its peers and they to it comes late, by so many milliseconds: a follower that lags.
+    Lagging(u64),
+    /// It does not reach its peers: a follower that serves what it knew.
+    Apart,
+    /// Every server of the ensemble is killed, and started again after a long while.
+    AllAway,
+    /// A worker does not reach ZooKeeper: nothing moves and nobody is told.
+    CutOff,
     /// The clock of the day is another one, by so many seconds, and jumps back after a while.
     ClockJump(i64),
+}
+
+/// Which disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// Where tables are.
+    Tables,
+    /// Where the log of writes is.
+    Log,
 }
 
 /// One thing that happens.
@@ -117,7 +135,7 @@ impl Target {
 
     fn draw(self, random: &mut SmallRng, missing: Missing) -> Fault {
         let kinds: &[(u32, Kind)] = match self {
-            Target::Worker(_) => &[(5, Kind::Killed), (4, Kind::Paused), (2, Kind::ClockJump)],
+            Target::Worker(_) => &[(5, Kind::Killed), (4, Kind::Paused), (3, Kind::CutOff), (2, Kind::ClockJump)],
             Target::Postgres => &[
                 (3, Kind::Killed),
                 (1, Kind::Restarted),
@@ -128,22 +146,14 @@ impl Target {
                 (1, Kind::Swallowed),
                 (2, Kind::HalfOpen),
                 (5, Kind::CutAmid),
-                (3, Kind::DiskFull),
+                (2, Kind::DiskFull),
+                (2, Kind::LogFull),
             ],
-            Target::Kafka | Target::ZooKeeper(_) => &[
-                (3, Kind::Killed),
-                (1, Kind::Restarted),
-                (2, Kind::Paused),
-                (2, Kind::Cut),
-                (1, Kind::Refused),
-                (2, Kind::Delayed),
-                (1, Kind::Swallowed),
-                (2, Kind::HalfOpen),
-                (2, Kind::CutAmid),
-            ],
+            Target::Kafka => &SERVER,
+            Target::ZooKeeper(_) => &ENSEMBLE,
         };
         let here = |kind: Kind| match kind {
-            Kind::DiskFull => !missing.disk,
+            Kind::DiskFull | Kind::LogFull => !missing.disk,
             Kind::ClockJump => !missing.clock,
             _ => true,
         };
@@ -160,6 +170,35 @@ impl Target {
     }
 }
 
+/// What befalls a server and its link, and how often.
+const SERVER: [(u32, Kind); 9] = [
+    (3, Kind::Killed),
+    (1, Kind::Restarted),
+    (2, Kind::Paused),
+    (2, Kind::Cut),
+    (1, Kind::Refused),
+    (2, Kind::Delayed),
+    (1, Kind::Swallowed),
+    (2, Kind::HalfOpen),
+    (2, Kind::CutAmid),
+];
+
+/// The same for one of an ensemble.
+const ENSEMBLE: [(u32, Kind); 12] = [
+    (3, Kind::Killed),
+    (1, Kind::Restarted),
+    (2, Kind::Paused),
+    (2, Kind::Cut),
+    (1, Kind::Refused),
+    (2, Kind::Delayed),
+    (1, Kind::Swallowed),
+    (2, Kind::HalfOpen),
+    (2, Kind::CutAmid),
+    (3, Kind::Lagging),
+    (2, Kind::Apart),
+    (2, Kind::LogFull),
+];
+
 /// A fault without its numbers.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -173,6 +212,10 @@ enum Kind {
     HalfOpen,
     CutAmid,
     DiskFull,
+    LogFull,
+    Lagging,
+    Apart,
+    CutOff,
     ClockJump,
 }
 
@@ -193,7 +236,11 @@ impl Kind {
             Kind::CutAmid => {
                 Fault::CutAmid(random.random_range(0..60), VERDICTS[random.random_range(0..VERDICTS.len())])
             }
-            Kind::DiskFull => Fault::DiskFull,
+            Kind::DiskFull => Fault::DiskFull(Disk::Tables),
+            Kind::LogFull => Fault::DiskFull(Disk::Log),
+            Kind::Lagging => Fault::Lagging(random.random_range(50..1_500)),
+            Kind::Apart => Fault::Apart,
+            Kind::CutOff => Fault::CutOff,
             Kind::ClockJump => Fault::ClockJump(JUMPS[random.random_range(0..JUMPS.len())]),
         }
     }
@@ -212,7 +259,12 @@ impl Fault {
             Fault::Swallowed { .. } => "replies swallowed",
             Fault::HalfOpen => "half open",
             Fault::CutAmid(..) => "cut amid a request",
-            Fault::DiskFull => "disk full",
+            Fault::DiskFull(Disk::Tables) => "disk of tables full",
+            Fault::DiskFull(Disk::Log) => "disk of log full",
+            Fault::Lagging(_) => "lags behind its peers",
+            Fault::Apart => "apart from its peers",
+            Fault::AllAway => "the whole ensemble away",
+            Fault::CutOff => "cut off from zookeeper",
             Fault::ClockJump(_) => "clock jumps",
         }
     }
@@ -223,8 +275,8 @@ impl Fault {
             (Fault::Restarted | Fault::Cut, _) => 0.01,
             (Fault::Killed, _) => 4.0,
             // Longer than a session of ZooKeeper's: somebody else leads by then.
-            (Fault::Paused, Target::Worker(_)) => 20.0,
-            (Fault::ClockJump(_), _) => 20.0,
+            (Fault::Paused | Fault::CutOff, Target::Worker(_)) => 20.0,
+            (Fault::ClockJump(_) | Fault::Lagging(_) | Fault::Apart | Fault::DiskFull(Disk::Log), _) => 20.0,
             (Fault::CutAmid(..), _) => 3.0,
             _ => 10.0,
         }
@@ -235,7 +287,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.fault.name())?;
         match self.fault {
-            Fault::Delayed(ms) => write!(f, " by {ms} ms")?,
+            Fault::Delayed(ms) | Fault::Lagging(ms) => write!(f, " by {ms} ms")?,
             Fault::Swallowed { then_cut: true } => write!(f, ", then cut")?,
             Fault::CutAmid(nth, verdict) => write!(f, " ({verdict:?}, the {nth}th)")?,
             Fault::ClockJump(seconds) => write!(f, " by {seconds} s")?,
@@ -247,7 +299,20 @@ impl fmt::Display for Step {
 
 /// What happens to one target within `length`.
 pub fn plan(seed: u64, target: Target, length: Duration, missing: Missing) -> Vec<Step> {
-    let mut random = SmallRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ target.stream());
+    let mut steps = own(seed, target, length, missing);
+    if matches!(target, Target::ZooKeeper(_)) {
+        for outage in outages(seed, length) {
+            steps.retain(|step| step.at + step.hold < outage.at || outage.at + outage.hold < step.at);
+            steps.push(outage);
+        }
+        steps.sort_by_key(|step| step.at);
+    }
+    steps
+}
+
+/// What happens to this target, whatever happens to others.
+fn own(seed: u64, target: Target, length: Duration, missing: Missing) -> Vec<Step> {
+    let mut random = stream(seed, target.stream());
     let (mut steps, mut at) = (Vec::new(), Duration::ZERO);
     loop {
         at += Duration::from_secs_f64(random.random_range(target.quiet()));
@@ -259,6 +324,23 @@ pub fn plan(seed: u64, target: Target, length: Duration, missing: Missing) -> Ve
         steps.push(Step { at, fault, hold });
         at += hold;
     }
+}
+
+/// When the whole ensemble is away: once in each ten minutes, for a minute; in a shorter chaos for a tenth of it.
+fn outages(seed: u64, length: Duration) -> impl Iterator<Item = Step> {
+    const EVERY: Duration = Duration::from_secs(600);
+    const HOLD: Duration = Duration::from_secs(60);
+    let count = (length.as_secs_f64() / EVERY.as_secs_f64()).floor().max(1.0);
+    let (every, hold) = (length.div_f64(count), HOLD.min(length / 10));
+    let mut random = stream(seed, 3);
+    (0..count as u32).map(move |nth| {
+        let at = every * nth + every.mul_f64(random.random_range(0.3..0.7));
+        Step { at, fault: Fault::AllAway, hold }
+    })
+}
+
+fn stream(seed: u64, stream: u64) -> SmallRng {
+    SmallRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stream)
 }
 
 #[cfg(test)]
@@ -285,9 +367,21 @@ mod tests {
             names.dedup();
             names.len()
         };
-        assert_eq!(names(&steps), 10);
+        assert_eq!(names(&steps), 11);
         let missing = Missing { disk: true, clock: true };
         assert_eq!(names(&plan(3, Target::Postgres, HOUR, missing)), 9);
-        assert_eq!(names(&plan(3, Target::Worker(0), HOUR, missing)), 2);
+        assert_eq!(names(&plan(3, Target::Worker(0), HOUR, missing)), 3);
+    }
+
+    #[test]
+    fn the_ensemble_is_away_as_a_whole_at_the_same_time() {
+        let away = |nth| {
+            let steps = plan(5, Target::ZooKeeper(nth), HOUR, Missing::default());
+            assert!(steps.windows(2).all(|two| two[0].at + two[0].hold < two[1].at));
+            steps.into_iter().filter(|step| step.fault == Fault::AllAway).collect::<Vec<_>>()
+        };
+        assert_eq!(away(0).len(), 6);
+        assert!(away(0) == away(1) && away(1) == away(2));
+        assert!(away(0).iter().all(|step| step.hold.as_secs() == 60));
     }
 }

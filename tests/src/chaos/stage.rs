@@ -1,19 +1,23 @@
 //! What a chaos is played with: servers, each behind a proxy, and copies of a job on the other side.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::ensure;
 
 use super::Chaos;
 use super::clock::Clock;
 use super::crew::Cast;
 use super::disk::{self, Disk};
 use super::plan::{Missing, Target};
-use super::victim::{Server, Worker};
+use super::victim::{Disks, Peer, Server, Worker};
 use crate::job::Job;
 use crate::proxy::Proxy;
+use crate::services::ensemble::{self, Ports};
 use crate::services::kafka::{Broker, Kraft};
-use crate::services::postgres::Cluster;
+use crate::services::postgres::{Cluster, SEGMENT_SIZE};
 use crate::services::zookeeper::Standalone;
-use crate::services::{Error, Guard, Kafka, Postgres, Service, ZooKeeper, base_folder, ensemble, shared, unique};
+use crate::services::{Error, Guard, Kafka, Postgres, Service, ZooKeeper, base_folder, shared, unique};
 use crate::{count, report};
 
 /// Servers of ZooKeeper: one may be away.
@@ -36,12 +40,46 @@ pub(super) struct Stage {
     pub(super) missing: Missing,
 }
 
-/// Servers without proxies.
+/// Servers, with what is between those of ZooKeeper.
 struct Servers {
     kafka: Kafka,
     postgres: Postgres,
-    disk: Option<Disk>,
-    ensemble: Vec<ZooKeeper>,
+    disks: Disks,
+    ensemble: Vec<(ZooKeeper, Vec<Peer>, Disks)>,
+}
+
+/// Where the servers of the ensemble find one another.
+struct Between {
+    own: Vec<Ports>,
+    /// From each to the others, in order, without itself.
+    peers: Vec<Vec<Peer>>,
+}
+
+impl Between {
+    async fn new() -> anyhow::Result<Between> {
+        let own = ensemble::ports(ENSEMBLE)?;
+        let mut peers = Vec::new();
+        for from in 0..ENSEMBLE {
+            let mut ways = Vec::new();
+            for Ports { quorum, election } in (0..ENSEMBLE).filter(|to| *to != from).map(|to| own[to]) {
+                let quorum = Proxy::start(format!("127.0.0.1:{quorum}")).await?;
+                let election = Proxy::start(format!("127.0.0.1:{election}")).await?;
+                ways.push(Peer { quorum, election });
+            }
+            peers.push(ways);
+        }
+        Ok(Between { own, peers })
+    }
+
+    fn seen(&self, from: usize, to: usize) -> Ports {
+        let nth = if to < from { to } else { to.saturating_sub(1) };
+        match from == to {
+            true => self.own[to],
+            false => {
+                Ports { quorum: self.peers[from][nth].quorum.port(), election: self.peers[from][nth].election.port() }
+            }
+        }
+    }
 }
 
 impl Stage {
@@ -51,15 +89,16 @@ impl Stage {
             return Ok(None);
         }
         disk::unmount_forgotten();
-        let servers = tokio::task::spawn_blocking(Servers::start).await??;
+        let between = Between::new().await?;
+        let servers = tokio::task::spawn_blocking(move || Servers::start(between)).await??;
         let links = Links::new(&servers).await?;
         let told = links.kafka.address();
         let servers = tokio::task::spawn_blocking(move || servers.tell(&told)).await??;
         let broker = Broker::at(servers.kafka.address());
         broker.create_topic(TOPIC, PARTITIONS).await?;
-        let database = database(&servers.postgres, servers.disk.as_ref()).await?;
+        let database = database(&servers.postgres, servers.disks.tables.as_ref()).await?;
         let library = Clock::library();
-        let missing = Missing { disk: servers.disk.is_none(), clock: library.is_none() };
+        let missing = Missing { disk: servers.disks.tables.is_none(), clock: library.is_none() };
         if missing.clock {
             report("  without clocks that jump: libfaketime is not installed");
         }
@@ -67,13 +106,12 @@ impl Stage {
             .with("--brokers", &links.kafka.address())
             .with("--postgres", &links.postgres.url(&database))
             .with("--commit-interval-ms", "100")
-            .with("--start-timeout-s", PATIENCE_S)
-            .zookeeper(&links.ensemble.iter().map(Proxy::address).collect::<Vec<_>>().join(","));
+            .with("--start-timeout-s", PATIENCE_S);
         let folder = base_folder().join(unique("chaos"));
         std::fs::create_dir_all(&folder)?;
         // What a failed run leaves for a look is removed by the next tests/run.
         std::fs::write(folder.join("kept"), "")?;
-        let workers = workers(chaos.workers, &job, library.as_deref(), &folder)?;
+        let workers = workers(chaos.workers, &job, &links.ensemble, library.as_deref(), &folder).await?;
         Ok(Some(Stage { folder, servers: servers.cast(links), workers, job, broker, missing }))
     }
 }
@@ -92,15 +130,25 @@ fn installed() -> anyhow::Result<bool> {
 }
 
 impl Servers {
-    fn start() -> anyhow::Result<Servers> {
+    fn start(between: Between) -> anyhow::Result<Servers> {
         let kafka: Kafka = Guard::start()?;
-        let ensemble = ensemble::start(ENSEMBLE)?;
-        let postgres: Postgres = Guard::start()?;
-        let disk = Disk::mount(&postgres.place.folder);
-        if let Err(error) = &disk {
-            report(format_args!("  without a disk that fills up: {error:#}"));
+        let ensemble = ensemble::start_with(ENSEMBLE, |from, to| between.seen(from, to))?;
+        // A log that fits its disk and needs another piece of it every second.
+        let log = [(SEGMENT_SIZE, "1"), ("max_wal_size", "64MB"), ("min_wal_size", "2MB"), ("wal_recycle", "off")];
+        let mut postgres: Postgres = Guard::start_with(&log)?;
+        let disks = match small_disks(&mut postgres) {
+            Ok(disks) => disks,
+            Err(error) => {
+                report(format_args!("  without disks that fill up: {error:#}"));
+                Disks::default()
+            }
+        };
+        let mut members = Vec::new();
+        for (mut server, peers) in ensemble.into_iter().zip(between.peers) {
+            let log = if disks.log.is_some() { Some(log_apart(&mut server)?) } else { None };
+            members.push((server, peers, Disks { tables: None, log }));
         }
-        Ok(Servers { kafka, postgres, disk: disk.ok(), ensemble })
+        Ok(Servers { kafka, postgres, disks, ensemble: members })
     }
 
     /// The broker sends its clients to the proxy. That knew the broker's address first, so the broker starts once more.
@@ -111,14 +159,38 @@ impl Servers {
     }
 
     fn cast(self, links: Links) -> Vec<Cast> {
-        let kafka = Server { disk: None, guard: self.kafka, link: links.kafka };
-        let postgres = Server { disk: self.disk, guard: self.postgres, link: links.postgres };
+        let kafka = Server::new(self.kafka, links.kafka, Vec::new(), Disks::default());
+        let postgres = Server::new(self.postgres, links.postgres, Vec::new(), self.disks);
         let mut cast: Vec<Cast> = vec![(Target::Kafka, Box::new(kafka)), (Target::Postgres, Box::new(postgres))];
-        for (nth, (guard, link)) in self.ensemble.into_iter().zip(links.ensemble).enumerate() {
-            cast.push((Target::ZooKeeper(nth), Box::new(Server { disk: None, guard, link })));
+        for (nth, ((guard, peers, disks), link)) in self.ensemble.into_iter().zip(links.ensemble).enumerate() {
+            cast.push((Target::ZooKeeper(nth), Box::new(Server::new(guard, link, peers, disks))));
         }
         cast
     }
+}
+
+/// Disks for the tables and for the log of a database; its log moves there.
+fn small_disks(postgres: &mut Postgres) -> anyhow::Result<Disks> {
+    let folder = postgres.place.folder.clone();
+    let (tables, log) = (Disk::mount(&folder, "tables")?, Disk::mount(&folder, "log")?);
+    postgres.stop()?;
+    let (here, there) = (postgres.place.data().join("pg_wal"), log.folder().join("pg_wal"));
+    let copied = Command::new("cp").arg("-a").args([&here, &there]).output()?;
+    ensure!(copied.status.success(), "cp: {}", String::from_utf8_lossy(&copied.stderr).trim());
+    std::fs::remove_dir_all(&here)?;
+    std::os::unix::fs::symlink(&there, &here)?;
+    postgres.restart()?;
+    Ok(Disks { tables: Some(tables), log: Some(log) })
+}
+
+/// A disk for the log of a server of ZooKeeper, which starts anew with it and learns all from its peers. A piece of the log
+/// is filled within seconds.
+fn log_apart(server: &mut ZooKeeper) -> anyhow::Result<Disk> {
+    let disk = Disk::mount(&server.place.folder, "log")?;
+    let folder = disk.folder().display().to_string();
+    server.place.settings.extend([("dataLogDir".to_owned(), folder), ("preAllocSize".to_owned(), "8".to_owned())]);
+    server.wipe()?;
+    Ok(disk)
 }
 
 /// The proxies.
@@ -134,7 +206,7 @@ impl Links {
         let postgres = Proxy::start(servers.postgres.address()).await?;
         let mut ensemble = Vec::new();
         for server in &servers.ensemble {
-            ensemble.push(Proxy::start(server.address()).await?);
+            ensemble.push(Proxy::start(server.0.address()).await?);
         }
         Ok(Links { kafka, postgres, ensemble })
     }
@@ -151,11 +223,26 @@ async fn database(postgres: &Postgres, disk: Option<&Disk>) -> anyhow::Result<St
     Ok(url.strip_suffix("/postgres").map_or(url.clone(), |server| format!("{server}/chaos")))
 }
 
-fn workers(count: usize, job: &Job, library: Option<&Path>, folder: &Path) -> anyhow::Result<Vec<Cast>> {
-    let worker = |nth: usize| {
+/// Each reaches ZooKeeper over links of its own, behind which are those of the servers.
+async fn workers(
+    count: usize,
+    job: &Job,
+    ensemble: &[Proxy],
+    library: Option<&Path>,
+    folder: &Path,
+) -> anyhow::Result<Vec<Cast>> {
+    let chroot = unique("tine");
+    let mut workers = Vec::new();
+    for nth in 0..count {
+        let mut links = Vec::new();
+        for server in ensemble {
+            links.push(Proxy::start(server.address()).await?);
+        }
+        let addresses: Vec<_> = links.iter().map(Proxy::address).collect();
+        let job = job.clone().with("--zookeeper", &format!("{}/{chroot}", addresses.join(",")));
         let clock = library.map(|library| Clock::new(library, folder.join(format!("clock-{nth}")))).transpose()?;
-        let worker = Worker::start(job.clone(), clock, folder.join(format!("worker-{nth}.log")))?;
-        Ok((Target::Worker(nth), Box::new(worker) as _))
-    };
-    (0..count).map(worker).collect()
+        let worker = Worker::start(job, clock, folder.join(format!("worker-{nth}.log")), links)?;
+        workers.push((Target::Worker(nth), Box::new(worker) as _));
+    }
+    Ok(workers)
 }

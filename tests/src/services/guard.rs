@@ -150,6 +150,11 @@ impl<S: Service> Guard<S> {
         self.signal(Signal::SIGCONT)
     }
 
+    /// Whether its process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))))
+    }
+
     fn prepare(&self) -> Result<(), Error> {
         self.service.prepare(&self.place)
     }

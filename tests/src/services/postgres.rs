@@ -16,6 +16,8 @@ use super::{Error, Place, tied};
 
 /// Debian installs each major version beside the others below this folder.
 const DEBIAN_FOLDER: &str = "/usr/lib/postgresql";
+/// The setting that is given when a cluster is made, in MB, and never again.
+pub(crate) const SEGMENT_SIZE: &str = "wal_segment_size";
 /// The superuser of the cluster; the address needs no password.
 const SUPERUSER: &str = "postgres";
 
@@ -93,6 +95,9 @@ impl Service for Cluster {
         let mut initdb = Command::new(self.programs.join("initdb"));
         initdb.args(["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"]);
         initdb.arg(format!("--username={SUPERUSER}")).arg("--pgdata").arg("data");
+        if let Some((_, megabytes)) = place.settings.iter().find(|(name, _)| name == SEGMENT_SIZE) {
+            initdb.arg(format!("--wal-segsize={megabytes}"));
+        }
         let made = self.as_user(&mut initdb, place).output();
         let made = made.map_err(|e| Error::io(Self::NAME, "run initdb", e))?;
         if made.status.success() {
@@ -107,6 +112,7 @@ impl Service for Cluster {
         command.args(["-D", "data", "-p", &place.port.to_string()]);
         let fixed = [("listen_addresses", "127.0.0.1"), ("unix_socket_directories", ""), ("max_connections", "200")];
         let given = place.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let given = given.filter(|(name, _)| *name != SEGMENT_SIZE);
         for (name, value) in fixed.into_iter().chain(given) {
             command.arg("-c").arg(format!("{name}={value}"));
         }
