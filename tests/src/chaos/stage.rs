@@ -16,7 +16,7 @@ use crate::proxy::Proxy;
 use crate::services::ensemble::{self, Ports};
 use crate::services::kafka::{Broker, Kraft};
 use crate::services::postgres::{Cluster, SEGMENT_SIZE};
-use crate::services::zookeeper::Standalone;
+use crate::services::zookeeper::{LOG_FOLDER, Standalone};
 use crate::services::{Error, Guard, Kafka, Postgres, Service, ZooKeeper, base_folder, shared, unique};
 use crate::{count, report};
 
@@ -188,7 +188,7 @@ fn small_disks(postgres: &mut Postgres) -> anyhow::Result<Disks> {
 fn log_apart(server: &mut ZooKeeper) -> anyhow::Result<Disk> {
     let disk = Disk::mount(&server.place.folder, "log")?;
     let folder = disk.folder().display().to_string();
-    server.place.settings.extend([("dataLogDir".to_owned(), folder), ("preAllocSize".to_owned(), "8".to_owned())]);
+    server.place.settings.extend([(LOG_FOLDER.to_owned(), folder), ("preAllocSize".to_owned(), "8".to_owned())]);
     server.wipe()?;
     Ok(disk)
 }

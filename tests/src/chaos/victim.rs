@@ -164,7 +164,7 @@ impl<S: Service + Send + 'static> Victim for Server<S> {
                 self.disk(which)?.free()?;
                 if which == plan::Disk::Log {
                     // A server that cannot write its log gives up, sooner or later.
-                    self.guard.restart()?;
+                    self.guard.restart_with_room()?;
                 }
             }
             Fault::Lagging(_) | Fault::Apart => self.peers.iter().for_each(|peer| {

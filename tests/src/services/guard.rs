@@ -44,6 +44,10 @@ pub trait Service: Sized {
     fn gone(&self, _place: &Place) -> bool {
         true
     }
+    /// Removes what an operator must remove before a server starts again whose disk was full.
+    fn clear(&self, _place: &Place) -> Result<(), Error> {
+        Ok(())
+    }
     /// Gives a new folder to the user the server runs as, and says where it is (it may have to lie elsewhere).
     fn settle(&self, place: Place) -> Result<Place, Error> {
         Ok(place)
@@ -128,6 +132,13 @@ impl<S: Service> Guard<S> {
     /// Starts it again on the same port with the same data; stops it in good order first when it runs.
     pub fn restart(&mut self) -> Result<(), Error> {
         self.stop()?;
+        self.up()
+    }
+
+    /// The same after its disk was full and there is room again.
+    pub fn restart_with_room(&mut self) -> Result<(), Error> {
+        self.stop()?;
+        self.service.clear(&self.place)?;
         self.up()
     }
 

@@ -18,6 +18,8 @@ use super::{Error, Place, base_folder, tied};
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 /// The setting that makes a server one of an ensemble; ZooKeeper wants it in a file.
 pub(crate) const MY_ID: &str = "myid";
+/// The setting with the folder of the log, when it is not that of the data.
+pub(crate) const LOG_FOLDER: &str = "dataLogDir";
 /// The Debian package puts its jar here; the manifest names the others.
 const DEBIAN_JAR: &str = "/usr/share/java/zookeeper.jar";
 
@@ -77,6 +79,22 @@ impl Service for Standalone {
         command.arg(&self.class_path).arg("org.apache.zookeeper.server.quorum.QuorumPeerMain");
         command.arg(config_file(place)).current_dir(&place.folder);
         command
+    }
+
+    /// A piece of the log that was begun when nothing fitted has no header; the server reads it and gives up.
+    fn clear(&self, place: &Place) -> Result<(), Error> {
+        let Some((_, folder)) = place.settings.iter().find(|(name, _)| name == LOG_FOLDER) else { return Ok(()) };
+        let folder = Path::new(folder).join("version-2");
+        let failed = |e| Error::io(Self::NAME, format!("clear {}", folder.display()), e);
+        for piece in fs::read_dir(&folder).map_err(failed)?.flatten() {
+            let is_log = piece.file_name().to_string_lossy().starts_with("log.");
+            let mut magic = [0; 4];
+            let begun = fs::File::open(piece.path()).and_then(|mut file| file.read_exact(&mut magic));
+            if is_log && (begun.is_err() || &magic != b"ZKLG") {
+                fs::remove_file(piece.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     fn ready(&self, place: &Place, _pid: u32) -> bool {
