@@ -28,15 +28,12 @@ impl Pulse {
         let task = tokio::spawn(async move {
             let (mut beats, mut last, mut connection) = (Vec::new(), 0, None);
             while !stop.load(Ordering::Acquire) {
-                match timeout(PATIENCE, look(&database, connection.take())).await {
-                    Ok(Ok((txid, open))) => {
-                        if std::mem::replace(&mut last, txid) < txid {
-                            beats.push(start.elapsed().as_secs_f64());
-                        }
-                        connection = Some(open);
+                // Away, or not there yet: the next look connects anew.
+                if let Ok(Ok((txid, open))) = timeout(PATIENCE, look(&database, connection.take())).await {
+                    if std::mem::replace(&mut last, txid) < txid {
+                        beats.push(start.elapsed().as_secs_f64());
                     }
-                    // Away, or not there yet: the next look connects anew.
-                    Ok(Err(_)) | Err(_) => {}
+                    connection = Some(open);
                 }
                 sleep(LOOK).await;
             }

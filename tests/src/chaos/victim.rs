@@ -147,8 +147,9 @@ impl<S: Service + Send + 'static> Victim for Server<S> {
     fn heal(&mut self, fault: Fault) -> anyhow::Result<bool> {
         let hits = self.link.hits() > self.before.hits;
         let touched = self.before.open || self.link.accepted() > self.before.accepted;
-        // Debian's ZooKeeper says nothing, and ends.
-        let full = self.has_said("No space left on device") || self.guard.has_ended();
+        // Debian's ZooKeeper says nothing, and does not serve any more.
+        let full =
+            matches!(fault, Fault::DiskFull(_)) && (self.has_said("No space left on device") || !self.guard.serves());
         match fault {
             Fault::Killed | Fault::AllAway => self.guard.restart()?,
             Fault::Paused => self.guard.resume()?,

@@ -1,17 +1,13 @@
 //! A ZooKeeper ensemble: several servers that elect one of them, each a guard of its own.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
-use super::zookeeper::MY_ID;
 use super::{Error, Service, ZooKeeper, free_port};
-use crate::services::zookeeper::Standalone;
+use crate::services::zookeeper::{MY_ID, Standalone, serves};
 use crate::wait_until;
 
 /// How long an election may take on a machine that compiles at the same time.
 const ELECTION_DEADLINE: Duration = Duration::from_secs(120);
-const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Where a server hears from its peers: what a follower gets from its leader, and votes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,17 +57,4 @@ fn elected(servers: Vec<ZooKeeper>) -> Result<Vec<ZooKeeper>, Error> {
     }
     let why = format!("most of {count} servers do not serve after {ELECTION_DEADLINE:?}");
     Err(Error::io(Standalone::NAME, "elect a leader", std::io::Error::other(why)))
-}
-
-/// Whether a server has joined those that serve: `ruok` is answered with `imok` also by one that stands alone.
-fn serves(address: &str) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
-        stream.write_all(b"srvr")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.contains("Mode: "))
 }

@@ -40,6 +40,10 @@ pub trait Service: Sized {
     fn command(&self, place: &Place) -> Command;
     /// Whether a client would be served now by the process `pid`. Called again and again.
     fn ready(&self, place: &Place, pid: u32) -> bool;
+    /// Whether clients are served although something may be wrong with the server; asked once.
+    fn serves(&self, place: &Place, pid: u32) -> bool {
+        self.ready(place, pid)
+    }
     /// Whether every process of a server that was ended is gone, helper processes too.
     fn gone(&self, _place: &Place) -> bool {
         true
@@ -161,9 +165,10 @@ impl<S: Service> Guard<S> {
         self.signal(Signal::SIGCONT)
     }
 
-    /// Whether its process has ended by itself.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))))
+    /// Whether it runs and serves.
+    pub fn serves(&mut self) -> bool {
+        let Some(child) = &mut self.child else { return false };
+        matches!(child.try_wait(), Ok(None)) && self.service.serves(&self.place, child.id())
     }
 
     fn prepare(&self) -> Result<(), Error> {

@@ -28,15 +28,21 @@ pub type ZooKeeper = Guard<Standalone>;
 
 /// Asks `address` whether it serves: `ruok` is answered with `imok`.
 pub fn is_ok(address: &str) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
-        stream.write_all(b"ruok")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer == "imok")
+    ask(address, b"ruok").is_ok_and(|answer| answer == "imok")
+}
+
+/// Whether a server has joined those that serve: `ruok` is answered with `imok` also by one that stands alone.
+pub(crate) fn serves(address: &str) -> bool {
+    ask(address, b"srvr").is_ok_and(|answer| answer.contains("Mode: "))
+}
+
+fn ask(address: &str, word: &[u8]) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
+    stream.write_all(word)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// Where ZooKeeper's jars and Java are.
@@ -99,6 +105,10 @@ impl Service for Standalone {
 
     fn ready(&self, place: &Place, _pid: u32) -> bool {
         is_ok(&place.address())
+    }
+
+    fn serves(&self, place: &Place, _pid: u32) -> bool {
+        serves(&place.address())
     }
 }
 
