@@ -6,7 +6,33 @@ use super::{Bolt, Collector, Context, Data, Declaration, Input, Port, Receipt};
 use crate::failure::Failure;
 
 /// A bolt that is done with a tuple when `execute` returns: what it emits is anchored to the tuple, which is then acked,
-/// or failed on `Err`.
+/// or failed on `Err`. What is emitted with `Emit::emit` is handed on when the next tuple is emitted or `execute` returns `Ok`.
+///
+/// ```
+/// use tine_core::component::{Basic, BasicBolt, Emit};
+/// use tine_core::failure::Failure;
+///
+/// /// Numbers words in the order in which they come.
+/// #[derive(Default)]
+/// struct Number(u64);
+///
+/// impl BasicBolt for Number {
+///     type In = String;
+///     type Out = (u64, String);
+///
+///     fn execute(&mut self, word: String, out: &mut Emit<'_, (u64, String)>) -> Result<(), Failure> {
+///         if word.is_empty() {
+///             return Err(Failure::poison("an empty word"));
+///         }
+///         self.0 += 1;
+///         out.emit((self.0, word));
+///         Ok(())
+///     }
+/// }
+///
+/// let topology = tine_core::topology::Topology::new("numbered");
+/// topology.bolt("number", || Basic(Number::default()));
+/// ```
 pub trait BasicBolt: Send + 'static {
     /// What it consumes.
     type In: Send + 'static;

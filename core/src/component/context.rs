@@ -5,6 +5,16 @@ use std::{fmt, sync::Arc};
 use crate::{engine::bell::Bell, id::TaskId};
 
 /// Where a spout or bolt runs: given to `open` and `prepare`.
+///
+/// ```
+/// use tine_core::component::{Context, Waker};
+///
+/// /// A bolt keeps this in `prepare`, and gives a clone to a thread that wants to wake it.
+/// fn about(context: &Context) -> (String, Waker) {
+///     let place = format!("{} {} of {}", context.component(), context.index(), context.tasks());
+///     (place, context.waker())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Context {
     pub(crate) topology: Arc<str>,

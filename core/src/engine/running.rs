@@ -28,6 +28,19 @@ const RETIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A topology that runs in this process. Dropped, it stops without waiting for anything; [`wait`](Running::wait) and
 /// [`stop`](Running::stop) do better.
+///
+/// ```no_run
+/// # fn topology() -> tine_core::topology::Topology { unimplemented!() }
+/// let running = topology().start()?;
+/// running.drain_on_signals()?;
+/// running.rebalance("count", 2)?;
+/// for task in running.tasks() {
+///     println!("{} {}: {} acked, p99 {:?}", task.component, task.task, task.acked, task.process.at(0.99));
+/// }
+/// let summary = running.wait()?;
+/// assert!(summary.drained, "{:?}", summary);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Running {
     shared: Arc<Shared>,
     meters: Arc<[Arc<TaskMeter>]>,
@@ -220,7 +233,7 @@ impl Running {
     }
 
     /// Waits for the end: until all spouts are done, or somebody has called [`drain`](Running::drain), or an error ended the
-    /// topology.
+    /// topology. Blocks the thread: in async code call it inside `tokio::task::spawn_blocking`.
     ///
     /// # Errors
     /// [`RunError::Halted`] with the error that ended it.

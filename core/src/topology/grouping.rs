@@ -32,6 +32,26 @@ pub(crate) enum Rule<T> {
 }
 
 /// A grouping of the user's own.
+///
+/// ```
+/// use tine_core::topology::{Choose, Grouping};
+///
+/// /// Small numbers go to the first task, large ones to the last.
+/// struct BySize(usize);
+///
+/// impl Choose<u64> for BySize {
+///     fn prepare(&mut self, targets: &[tine_core::id::TaskId]) {
+///         self.0 = targets.len() - 1;
+///     }
+///
+///     fn choose(&mut self, value: &u64, chosen: &mut Vec<usize>) {
+///         chosen.push(if *value < 100 { 0 } else { self.0 });
+///     }
+/// }
+///
+/// let grouping = Grouping::custom(|| BySize(0));
+/// # let _: Grouping<u64> = grouping;
+/// ```
 pub trait Choose<T>: Send {
     /// Before the first tuple: the tasks that there are.
     fn prepare(&mut self, _targets: &[TaskId]) {}

@@ -237,6 +237,33 @@ impl<B: Bolt> BoltHandle<B> {
     /// in front of each task; what would be one more *fails*, because waiting would be a deadlock. Tuples from outside the
     /// loop are let in only while the edge is less than half full. With a bound of twice the trees that may be pending times the
     /// tuples of each in the loop, nothing fails.
+    ///
+    /// ```
+    /// use tine_core::component::Emit;
+    /// use tine_core::topology::{Grouping, Stream, Topology};
+    ///
+    /// /// Halves numbers until they are odd.
+    /// fn halve(topology: &Topology, numbers: &Stream<u64>) -> Stream<u64> {
+    ///     use tine_core::topology::Emits;
+    ///     let again = Stream::<u64>::named("even", "default");
+    ///     let halved = topology
+    ///         .each("halve", |number: u64, out: &mut Emit<'_, u64>| {
+    ///             out.emit(number / 2);
+    ///             Ok(())
+    ///         })
+    ///         .shuffle(numbers)
+    ///         .feedback(&again, Grouping::shuffle(), 10_000);
+    ///     topology
+    ///         .each("even", |number: u64, out: &mut Emit<'_, u64>| {
+    ///             if number.is_multiple_of(2) && number > 0 {
+    ///                 out.emit(number);
+    ///             }
+    ///             Ok(())
+    ///         })
+    ///         .shuffle(&halved);
+    ///     halved.stream()
+    /// }
+    /// ```
     pub fn feedback<E: Emits>(self, from: &E, grouping: Grouping<E::Tuple>, bound: usize) -> Self
     where
         B::In: From<E::Tuple>,

@@ -33,6 +33,15 @@
 //! # Ok::<(), tine_core::engine::RunError>(())
 //! ```
 //!
+//! What is wired by handle is checked by the compiler: a bolt that takes numbers cannot subscribe to texts.
+//!
+//! ```compile_fail,E0277
+//! # use tine_core::{component::Emit, topology::Topology};
+//! let topology = Topology::new("wrong");
+//! let texts = topology.each("texts", |_: u64, _: &mut Emit<'_, String>| Ok(()));
+//! topology.each("numbers", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&texts);
+//! ```
+//!
 //! Read in this order: here, [`grouping`], [`settings`], then `node` (erasure), `check` and `build`.
 
 mod build;

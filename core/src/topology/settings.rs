@@ -3,6 +3,17 @@
 use std::time::Duration;
 
 /// Settings of a topology; the defaults are meant to be kept.
+///
+/// ```
+/// use std::time::Duration;
+/// use tine_core::topology::Topology;
+///
+/// let mut topology = Topology::new("words");
+/// topology.configure(|settings| {
+///     settings.message_timeout = Duration::from_secs(5);
+///     settings.max_pending = 1000;
+/// });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {

@@ -1,6 +1,8 @@
 //! Pause, rebalance, drain, kill, figures.
 
 use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -165,4 +167,30 @@ fn a_drain_gives_up_after_its_timeout() {
     let running = topology.start().unwrap();
     until("something is under way", || log.emitted() > 0);
     assert!(!running.stop().unwrap().drained);
+}
+
+#[test]
+fn a_process_that_is_told_to_end_drains_first() {
+    const CHILD: &str = "TINE_TEST_IS_TOLD_TO_END";
+    if std::env::var_os(CHILD).is_some() {
+        let (log, calls) = (Log::default(), Calls::default());
+        let running = endless(&log, &calls);
+        running.drain_on_signals().unwrap();
+        until("it runs", || log.emitted() > 1000);
+        println!("it runs");
+        let summary = running.wait().unwrap();
+        println!("drained: {}, all acked: {}", summary.drained, summary.acked() == log.emitted());
+        return;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "lifecycle::a_process_that_is_told_to_end_drains_first"])
+        .env(CHILD, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.ends_with("it runs")));
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert!(lines.any(|line| line == "drained: true, all acked: true"));
+    assert!(child.wait().unwrap().success());
 }

@@ -1,6 +1,6 @@
 //! The tuple engine, as its users see it: delivery, groupings, failures, flow control, life cycle, build errors.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod delivery;
 mod failures;
