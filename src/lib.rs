@@ -18,6 +18,8 @@
 //! # }
 //! ```
 //!
+//! With the feature `sim`, `simulate` crashes a topology ten thousand ways and looks whether it stays exact: `docs/testing.md`.
+//!
 //! What is promised, and what is not: `docs/guarantees.md`. How the house is built: `docs/architecture.md`.
 
 pub use tine_core as core;
@@ -41,10 +43,17 @@ pub use tine_kafka::Kafka;
 pub use tine_postgres::{Durability, Postgres};
 #[cfg(feature = "sim")]
 pub use tine_sim as sim;
+#[cfg(feature = "sim")]
+pub use tine_sim::simulate;
 #[cfg(feature = "sqlite")]
 pub use tine_sqlite::Sqlite;
 #[cfg(feature = "zookeeper")]
 pub use tine_zookeeper::ZooKeeper;
+
+/// The code of the page on testing runs.
+#[cfg(all(doctest, feature = "sim"))]
+#[doc = include_str!("../docs/testing.md")]
+struct Testing;
 
 /// The README's code compiles.
 #[cfg(all(doctest, feature = "sqlite"))]
