@@ -137,6 +137,16 @@ impl Report {
     }
 }
 
+impl Report {
+    /// From which line on the timeline is told: shortly before the first fault, and not more than fits on a page.
+    fn told_from(&self) -> usize {
+        const SHOWN: usize = 60;
+        const BEFORE: usize = 4;
+        let first = self.timeline.iter().position(|line| line.contains("FAULT")).unwrap_or(0);
+        first.saturating_sub(BEFORE).max(self.timeline.len().saturating_sub(SHOWN))
+    }
+}
+
 /// The failure in words: what broke, the faults, the timeline, and the line that replays it.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,8 +156,7 @@ impl fmt::Display for Report {
         }
         writeln!(f, "seed {}, trace {:016x}, faults:", self.seed, self.trace_hash)?;
         write!(f, "{:#}", self.plan)?;
-        const SHOWN: usize = 80;
-        let hidden = self.timeline.len().saturating_sub(SHOWN);
+        let hidden = self.told_from();
         if hidden > 0 {
             writeln!(f, "timeline ({hidden} lines before):")?;
         } else if !self.timeline.is_empty() {

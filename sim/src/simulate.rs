@@ -75,6 +75,8 @@ impl Simulation {
     /// The world's size and time constants.
     pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Simulation {
         change(&mut self.settings);
+        // Other settings may make other records.
+        self.made = Arc::default();
         self
     }
 

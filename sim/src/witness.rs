@@ -423,6 +423,7 @@ fn differ(first: &Made, again: &[String], when: &str) -> String {
         let more = own.len().saturating_sub(SHOWN);
         own.truncate(SHOWN);
         match (own.is_empty(), more) {
+            (true, _) if rows.is_empty() => "\n    nothing".to_owned(),
             (true, _) => "\n    nothing else".to_owned(),
             (false, 0) => format!("\n    {}", own.join("\n    ")),
             (false, more) => format!("\n    {}\n    and {more} more", own.join("\n    ")),

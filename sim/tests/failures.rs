@@ -49,7 +49,7 @@ fn a_failure_is_shrunk_told_kept_and_replayed_first() {
     let file = file("kept.sim-regressions");
     let words = check(wrong_about_tails(), &file).unwrap_err();
     let told = words.lines().find(|line| line.starts_with("  ")).unwrap();
-    assert!(told.contains("the database loses its last"), "{words}");
+    assert!(told.contains("the database loses its last 1 transactions"), "{words}");
     assert_eq!(
         words.lines().filter(|line| line.starts_with("  ") && !line.contains(" ms  ")).count(),
         1,

@@ -98,6 +98,25 @@ fn what_concerns_the_embedded_mode_takes_effect_and_is_survived_by_it() {
     }
 }
 
+/// Gaps are no fault: they are always there, and are survived like everything else.
+#[test]
+fn positions_have_gaps_and_every_record_counts() {
+    let gaps = tine_sim::always(|seen| {
+        let records = seen.records();
+        let beyond = |place: usize| {
+            let of = |record: &&tine_sim::oracle::Committed| record.partition == format!("lines/{place}");
+            records.iter().rfind(of).map_or(0, |last| last.position + 1)
+        };
+        let positions: u64 = (0..4).map(beyond).sum();
+        match records.len() == 72 && positions < 80 {
+            true => Err(format!("72 records at {positions} positions")),
+            false => Ok(()),
+        }
+    });
+    let simulation = common::simulation(Mode::Cluster(2)).expect(gaps);
+    (1..50).for_each(|seed| simulation.run_seed(seed).assert_held());
+}
+
 /// News only matters with an election.
 #[test]
 fn news_that_comes_late_or_never_is_survived() {

@@ -260,7 +260,10 @@ impl Engine<'_> {
                     self.check(invariant_only_who_reigns_writes(before, after, writer, claims));
                 }
                 self.trace.mix(self.now_us, u64::from(result.is_ok()));
-                self.trace.say(self.now_us, || format!("coordination: {write} of process {node}: {result:?}"));
+                self.trace.say(self.now_us, || match &result {
+                    Ok(()) => format!("coordination: {write}, by process {node}"),
+                    Err(failure) => format!("coordination refuses {write} of process {node}: {failure}"),
+                });
                 Answered::Written(result)
             }
             Request::Settle => Answered::Written(self.coordination.settle(session)),

@@ -200,8 +200,9 @@ impl Engine<'_> {
         (attempt, txid): (tine_core::id::Attempt, tine_core::id::TxId),
         outcome: CommitOutcome,
     ) {
-        self.trace
-            .say(self.now_us, || format!("process {node} ends its commit of {txid}, attempt {attempt}: {outcome:?}"));
+        self.trace.say(self.now_us, || {
+            format!("process {node} ends its commit of transaction {txid}, attempt {attempt}: {outcome:?}")
+        });
         if matches!(outcome, CommitOutcome::Applied | CommitOutcome::AlreadyDone) {
             self.reach(Point::Acknowledged, txid.0, node);
         }

@@ -229,7 +229,9 @@ impl Engine<'_> {
             Message::Commit(command) => {
                 let (txid, attempt) = (command.txid, command.attempt);
                 self.enter(Phase::Committing);
-                self.trace.say(self.now_us, || format!("process {node} tells to commit {txid}, attempt {attempt}"));
+                self.trace.say(self.now_us, || {
+                    format!("process {node} tells to commit transaction {txid}, attempt {attempt}")
+                });
             }
             _ => {}
         }

@@ -203,6 +203,15 @@ impl Kind {
         }
     }
 
+    /// The same of half the size, if it has a size.
+    pub(crate) fn smaller(self) -> Option<Kind> {
+        match self {
+            Kind::LoseTail(count) if count > 1 => Some(Kind::LoseTail(count / 2)),
+            Kind::CoordinationRestored(count) if count > 1 => Some(Kind::CoordinationRestored(count / 2)),
+            _ => None,
+        }
+    }
+
     /// Whether it only opens a window in which things go wrong: then it may begin in the middle of a step.
     pub(crate) fn is_window(self) -> bool {
         !matches!(

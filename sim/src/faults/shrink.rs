@@ -14,8 +14,8 @@ use super::{Fault, FaultPlan};
 use crate::random::Draws;
 
 impl FaultPlan {
-    /// Plans a little simpler than this one, the boldest first: half of the faults gone, one gone, one that lasts half as
-    /// long, one at a rounder time.
+    /// Plans a little simpler than this one, the boldest first: half of the faults gone, one gone, one of half the size
+    /// or that lasts half as long, one at a rounder time.
     pub(crate) fn simpler(&self) -> Vec<FaultPlan> {
         let count = self.faults.len();
         let mut plans = Vec::new();
@@ -24,6 +24,9 @@ impl FaultPlan {
         }
         plans.extend((0..count).map(|index| self.without(index)));
         for (index, fault) in self.faults.iter().enumerate() {
+            if let Some(kind) = fault.kind.smaller() {
+                plans.push(self.with(index, Fault { kind, ..*fault }));
+            }
             if fault.for_ms > 10 {
                 plans.push(self.with(index, Fault { for_ms: fault.for_ms / 2, ..*fault }));
             }
