@@ -138,8 +138,8 @@ impl Simulation {
     /// let sleeper = run.until(Point::CommitSent(3));
     /// run.inject(Kind::Pause(sleeper));
     /// run.run_for(400);
-    /// // Somebody else leads by now. The sleeper wakes up and believes that it goes on where it was.
-    /// assert_ne!(run.leader(), None);
+    /// // The others have gone on, as far as they can. The sleeper wakes up and believes that it is where it was.
+    /// assert_ne!(run.leader(), Some(sleeper));
     /// run.end(Kind::Pause(sleeper));
     /// run.finish().assert_held();
     /// ```

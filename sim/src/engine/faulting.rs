@@ -86,9 +86,11 @@ impl Engine<'_> {
         }
     }
 
-    /// Who leads.
+    /// Who leads: of several that believe it, the one that coordination knows. Sleepers do not lead.
     pub(crate) fn leader(&self) -> Option<usize> {
-        self.nodes.iter().position(|node| node.up && node.leader.spout().leading().is_some())
+        let leads = |node: &Node| node.up && !node.paused && node.leader.spout().leading().is_some();
+        let known = self.coordination.leader.map(|session| self.coordination.sessions[session].node);
+        known.filter(|node| leads(&self.nodes[*node])).or_else(|| self.nodes.iter().position(leads))
     }
 
     pub(crate) fn fault_begins(&mut self, index: usize) {
