@@ -28,7 +28,7 @@
 //! use serde::Deserialize;
 //! use tine_trident::{lend, source::files::files, topology::Topology};
 //!
-//! #[derive(Deserialize)]
+//! #[derive(Debug, Deserialize)]
 //! struct Sale<'b> {
 //!     user: &'b str,
 //!     #[serde(borrow)]
