@@ -266,3 +266,29 @@ fn rows_of_another_exchange_are_refused() {
     assert_eq!(failure.kind, FailureKind::Fatal);
     assert!(failure.message.contains("got rows of another exchange"), "{failure}");
 }
+
+/// Keys of up to 24 bytes lie in the row itself, longer ones beside it, and they are sorted eight bytes at a time: those at
+/// the edges, and those that share all but their last byte, are counted apart like any others.
+#[test]
+fn keys_at_the_edges_of_their_forms_stay_apart() {
+    let lengths = [0, 1, 7, 8, 9, 15, 16, 17, 22, 23, 24, 25, 26, 32, 33, 1023, 1024];
+    let plain = lengths.iter().map(|length| "a".repeat(*length));
+    // The last byte of the longest texts that lie in the row is the largest there is in UTF-8, or the smallest.
+    let ends = ["\u{10ffff}", "\u{7f}", "\u{1}", "z", "\u{bf}"];
+    let others = lengths.iter().flat_map(|length| {
+        ends.map(|end| "a".repeat(length.saturating_sub(end.len())) + end).into_iter().filter(|key| key.len() <= 1024)
+    });
+    let mut keys: Vec<String> = plain.chain(others).collect();
+    keys.sort();
+    keys.dedup();
+    let lines: Vec<String> = (0..3).flat_map(|n| keys.iter().map(move |key| format!("{key} {n}"))).collect();
+    for (emitters, tasks, size) in [(1, 1, usize::MAX), (3, 4, 1), (2, 3, 7), (4, 2, 50)] {
+        let chunks = (0..lines.len().div_ceil(size)).map(|at| (at, size.min(lines.len()))).collect();
+        let cut = Cut { emitters, tasks, chunks, reverse: tasks % 2 == 0 };
+        let folded = run(&built(), &records(&lines), &cut).unwrap();
+        assert_eq!(folded[0].rows.keys[0], Column::Text(keys.clone()));
+        for (column, expected) in [(0, 3), (1, 3), (2, 0), (3, 2)] {
+            assert_eq!(folded[0].rows.values[column], Column::BigInt(vec![expected; keys.len()]));
+        }
+    }
+}
