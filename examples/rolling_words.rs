@@ -38,14 +38,17 @@ impl Spout for Lines {
 
     fn next(&mut self, out: &mut SpoutCollector<String, String>) -> Result<Next, Failure> {
         let age = self.began.elapsed();
-        if age >= self.until {
-            return Ok(Next::Done);
-        }
-        let line = self.again.pop().unwrap_or_else(|| {
-            self.number += 1;
-            let rare = self.number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
-            format!("the word{} word{} number{rare}", age.as_secs(), rare % 10)
-        });
+        let line = match self.again.pop() {
+            Some(line) => line,
+            None if age < self.until => {
+                self.number += 1;
+                let rare = self.number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+                format!("the word{} word{} number{rare}", age.as_secs(), rare % 10)
+            }
+            // What is under way may still fail, and then comes again.
+            None if out.pending() > 0 => return Ok(Next::Idle),
+            None => return Ok(Next::Done),
+        };
         out.emit(line.clone(), line);
         Ok(Next::More)
     }
@@ -119,8 +122,11 @@ impl BasicBolt for Ranking {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let seconds = std::env::args().nth(1).map_or(Ok(5), |seconds| seconds.parse())?;
-    let until = Duration::from_secs(seconds);
+    let seconds = std::env::args().nth(1).unwrap_or_else(|| "5".to_owned());
+    let Ok(until) = seconds.parse().map(Duration::from_secs) else {
+        println!("usage: rolling_words [SECONDS]    (5 if none are named; {seconds:?} is no number of seconds)");
+        std::process::exit(if seconds == "--help" { 0 } else { 2 });
+    };
     let topology = Topology::new("rolling_words");
     let lines = topology
         .spout("lines", move || Lines { began: Instant::now(), until, number: 0, again: Vec::new() })

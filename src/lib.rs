@@ -24,23 +24,25 @@
 
 pub use tine_core as core;
 pub use tine_state as state;
+pub use tine_state::Table;
 pub use tine_trident as trident;
 
 pub use tine_trident::{
+    aggregate::Combiner,
     input::{Bytes, Input, Json, Lend, Message, Policy, Records, Row, Text, Transactional},
     lend,
     run::{Listen, Meter, Options, Phase, Progress, Rate, RunError, Shutdown, Summary, Tls},
     source::files::files,
     stream::{KeyedStream, Stream},
-    topology::{BuildError, Topology},
+    topology::{BuildError, Persisted, Topology},
 };
 
 #[cfg(feature = "audit")]
 pub use tine_audit as audit;
 #[cfg(feature = "kafka")]
-pub use tine_kafka::Kafka;
+pub use tine_kafka::{Client, Kafka, KafkaTopic, Start};
 #[cfg(feature = "postgres")]
-pub use tine_postgres::{Durability, Postgres};
+pub use tine_postgres::{AddressError, Durability, Postgres};
 #[cfg(feature = "sim")]
 pub use tine_sim as sim;
 #[cfg(feature = "sim")]
@@ -54,6 +56,11 @@ pub use tine_zookeeper::ZooKeeper;
 #[cfg(all(doctest, feature = "sim"))]
 #[doc = include_str!("../docs/testing.md")]
 struct Testing;
+
+/// The code of the page on the fluent API compiles.
+#[cfg(all(doctest, feature = "sqlite", feature = "postgres"))]
+#[doc = include_str!("../docs/topologies.md")]
+struct Topologies;
 
 /// The README's code compiles.
 #[cfg(all(doctest, feature = "sqlite"))]

@@ -31,7 +31,7 @@ pub enum Start {
     Timestamp(i64),
 }
 
-/// One topic or several as a source; `text`, `bytes` or `records` finish it.
+/// One topic or several as a source; `text`, `json`, `bytes` or `records` finish it.
 ///
 /// ```no_run
 /// use tine_kafka::{Kafka, Start};

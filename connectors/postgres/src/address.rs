@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 
 /// A URL that does not name a database. The message never holds the URL itself: it may contain a password.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
     /// Another scheme, or none.
@@ -25,6 +25,13 @@ pub enum AddressError {
         /// Why.
         reason: String,
     },
+}
+
+/// As people read it: a `main` that returns an error prints its `Debug`.
+impl fmt::Debug for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// How many statements a connection keeps prepared: each state has up to nine.

@@ -76,7 +76,8 @@ pub(crate) async fn reach(zookeeper: &ZooKeeper) -> Result<Client, Failure> {
             Err(_) => Error::Timeout,
         };
         let starting = !zookeeper.told.contacted.load(Ordering::Relaxed);
-        if starting && began.elapsed() + pause > zookeeper.start_timeout {
+        let left = zookeeper.start_timeout.saturating_sub(began.elapsed());
+        if starting && left.is_zero() {
             return Err(Failure::fatal(format!(
                 "{} was not reached within {:?} ({error}): is it running, and is the address right?",
                 zookeeper.describe(),
@@ -86,7 +87,7 @@ pub(crate) async fn reach(zookeeper: &ZooKeeper) -> Result<Client, Failure> {
         if !std::mem::replace(&mut told, true) {
             tracing::warn!("{} is not reached ({error}); trying again", zookeeper.describe());
         }
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(if starting { pause.min(left) } else { pause }).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }

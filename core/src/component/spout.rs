@@ -14,7 +14,9 @@ pub enum Next {
     Idle,
     /// Nothing for so long, unless a tree ends before.
     In(Duration),
-    /// There will never be more. When all spouts have said so and everything is worked off, the topology ends.
+    /// There will never be more: `next` is not called again, not even when a tree fails afterwards. So a spout that emits failed
+    /// tuples again says this once [`pending`](SpoutCollector::pending) is 0. When all spouts have said it and everything is
+    /// worked off, the topology ends.
     Done,
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -71,7 +72,7 @@ impl Summary {
 }
 
 /// Why a topology cannot be started, did not end well, or cannot be changed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// It makes no sense.
@@ -105,6 +106,13 @@ pub enum RunError {
     /// A task of the component does not return from user code.
     #[error("a task of {0:?} does not return from a call: nothing was changed, try again later")]
     Stuck(String),
+}
+
+/// As people read it: a `main` that returns an error prints its `Debug`.
+impl fmt::Debug for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// The tasks of a component, on their way to their executors.

@@ -1,6 +1,7 @@
 //! Where one task publishes its figures, and the figures as they are read.
 
 use std::{
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -52,7 +53,7 @@ pub struct TaskFigures {
 }
 
 /// A distribution of latencies.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Latency(Histogram<u64>);
 
 impl Latency {
@@ -87,6 +88,18 @@ impl Latency {
 
     fn record(&mut self, us: u64, count: u64) {
         self.0.saturating_record_n(us, count);
+    }
+}
+
+impl fmt::Debug for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.count() {
+            0 => write!(f, "Latency(none measured)"),
+            count => {
+                let (half, most, longest) = (self.at(0.5), self.at(0.99), self.max());
+                write!(f, "Latency(of {count}: median {half:?}, 99 % {most:?}, longest {longest:?})")
+            }
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Why a topology cannot be built: always with both ends, and with what to do.
 
+use std::fmt;
+
 /// A topology that makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// No spout.
@@ -112,4 +114,11 @@ pub enum BuildError {
         /// What it can be.
         fix: &'static str,
     },
+}
+
+/// As people read it: a `main` that returns an error prints its `Debug`.
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

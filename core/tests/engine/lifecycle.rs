@@ -69,6 +69,8 @@ fn a_drained_topology_has_completed_every_tree_and_closed_every_task() {
     until("it runs", || log.emitted() > 100_000);
     let summary = running.stop().unwrap();
     assert!(summary.drained);
+    let shown = format!("{:?}", summary.tasks[0]);
+    assert!(shown.len() < 1000 && shown.contains("median"), "for people, without the buckets: {shown}");
     assert_eq!(log.acked().len() as u64, log.emitted());
     assert_eq!(summary.acked(), log.emitted());
     let of = |component: &'static str| summary.tasks.iter().filter(move |task| task.component == component);

@@ -51,6 +51,14 @@ fn names_must_be_there_and_must_be_unique() {
 }
 
 #[test]
+fn an_error_that_main_returns_is_printed_in_words() {
+    let topology = Topology::new("t");
+    let said = "topology \"t\" has no spout: nothing would ever happen";
+    assert_eq!(format!("{:?}", topology.check().unwrap_err()), said);
+    assert_eq!(format!("{:?}", topology.start().unwrap_err()), said);
+}
+
+#[test]
 fn a_wrong_type_by_name_names_both_ends() {
     let (t, _) = topology();
     t.each("text", |_: String, _: &mut Emit<'_, ()>| Ok(())).shuffle(&Stream::<String>::named("numbers", "default"));

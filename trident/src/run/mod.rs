@@ -209,18 +209,26 @@ pub struct Summary {
 }
 
 /// Why a run ended other than asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// The topology is wrong: the error names the operator and the fix.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The topology did not start: the failure names the address, table, topic or setting, and what to do.
+    /// The topology did not start: the failure names the address, table or setting, and what to do.
     #[error("cannot start: {0}")]
     Start(Failure),
-    /// The group halted. Everything committed stays exact; the failure says what is wrong and what to do.
+    /// The group halted, also because a source is not there: a topic, a file, its servers. Everything committed stays exact; the
+    /// failure says what is wrong and what to do.
     #[error("halted: {0}")]
     Halted(Failure),
+}
+
+/// As people read it: a `main` that returns an error prints its `Debug`.
+impl fmt::Debug for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Topology {

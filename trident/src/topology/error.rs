@@ -1,9 +1,11 @@
 //! What is wrong with a topology, and what to do.
 
+use std::fmt;
+
 use tine_state::IdentError;
 
 /// A topology that cannot run. Each says which operator, and the fix.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the messages say what each is; `place` is the operator")]
 pub enum BuildError {
@@ -43,4 +45,11 @@ pub enum BuildError {
     TwoDatabases { place: String, database: String, other: String, other_database: String },
     #[error("topology {topology:?} has {count} {what}, and at most {max} are supported: run several topologies")]
     TooMany { topology: String, what: &'static str, count: usize, max: usize },
+}
+
+/// As people read it: a `main` that returns an error prints its `Debug`.
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

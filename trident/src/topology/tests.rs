@@ -11,6 +11,7 @@ use crate::{
     input::{Policy, Text, Transactional},
     key::CompactString,
     pipeline::Target,
+    run::RunError,
     source::files::files,
     stream::{KeyedStream, Stream},
 };
@@ -51,6 +52,16 @@ fn refused(table: Table) -> String {
     let topology = Topology::new("t");
     words(lines(&topology)).persist(table);
     topology.build().unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn an_error_that_main_returns_is_printed_in_words() {
+    let topology = Topology::new("a b");
+    let said = "\"a b\" cannot name a topology: use 1 to 100 letters, digits, `_`, `-` and `.`, beginning with a letter or digit";
+    assert_eq!(format!("{:?}", topology.build().unwrap_err()), said);
+    assert_eq!(format!("{:?}", topology.run().await.unwrap_err()), said);
+    let halted = RunError::Halted(Failure::fatal("a \"reason\""));
+    assert_eq!(format!("{halted:?}"), "halted: a \"reason\"");
 }
 
 #[test]

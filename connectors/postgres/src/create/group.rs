@@ -59,8 +59,10 @@ pub(super) fn check_group(group: &GroupSpec, schemas: &Schemas, known: &KnownGro
         let Some(found) = known.states.iter().find(|found| found.name == state.name) else {
             return Err(Failure::fatal(format!(
                 "state {} is new to {who}, which exists with the shape\n  {}\nand would become\n  {}\na state cannot be \
-                 added to an existing group: give the topology another name",
-                state.name, known.shape, group.shape
+                 added to a topology that has run: give the topology another name, or go back",
+                state.name,
+                indented(&known.shape),
+                indented(&group.shape)
             )));
         };
         if found.shards != i32::from(state.shards) {
@@ -84,10 +86,17 @@ pub(super) fn check_group(group: &GroupSpec, schemas: &Schemas, known: &KnownGro
         return Err(Failure::fatal(format!(
             "the topology name {} is already used with another shape (or version): there it is\n  {}\nand here it is\n  {}\n\
              give this topology another name, or start the one that was here",
-            group.topology, known.shape, group.shape
+            group.topology,
+            indented(&known.shape),
+            indented(&group.shape)
         )));
     }
     Ok(())
+}
+
+/// A shape as a block of a message.
+fn indented(shape: &str) -> String {
+    shape.trim_end().replace('\n', "\n  ")
 }
 
 impl Creation<'_> {
