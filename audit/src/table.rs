@@ -38,8 +38,12 @@ impl Table {
         .await
         .map_err(AuditError::postgres(format!("cannot look at table {table}")))?;
         let refused = |why: String| AuditError::not_possible(format!("table {table} {why}"));
+        let no_column = |name: &str| {
+            let there: Vec<_> = columns.iter().map(|(name, _)| name.as_str()).collect();
+            refused(format!("has no column {name}: it has {}", there.join(", ")))
+        };
         if let Some(value) = values.iter().find(|value| !columns.iter().any(|(name, _)| name == *value)) {
-            return Err(refused(format!("has no column {value}")));
+            return Err(no_column(value));
         }
         let others = || columns.iter().filter(|(name, _)| !values.contains(name)).map(|(name, _)| name.clone());
         let keys: Vec<String> = if keys.is_empty() { others().collect() } else { keys.to_vec() };
@@ -48,7 +52,7 @@ impl Table {
         }
         let types = keys.iter().map(|key| {
             let found = columns.iter().find(|(name, _)| name == key);
-            let (_, found) = found.ok_or_else(|| refused(format!("has no column {key}")))?;
+            let (_, found) = found.ok_or_else(|| no_column(key))?;
             let known = key_type(found).ok_or_else(|| refused(format!("has key column {key} of type {found}")))?;
             Ok((key.clone(), known))
         });

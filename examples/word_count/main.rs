@@ -13,7 +13,12 @@
 mod crash;
 mod recount;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::Parser;
@@ -67,28 +72,33 @@ async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let folder = std::env::temp_dir().join(format!("tine-word-count-{}", std::process::id()));
-    if args.database.is_none() || args.paths.is_empty() {
+    let temporary = args.database.is_none();
+    if temporary || args.paths.is_empty() {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     if args.paths.is_empty() {
         args.paths = vec![recount::generate(&folder)?];
     }
-    let temporary = args.database.is_none();
     let database = args.database.get_or_insert_with(|| folder.join("words.db")).clone();
-    let kills = match args.crashes {
-        0 => 0,
-        crashes => crash::kill_on_the_way(&args, crashes, &shutdown)?,
-    };
-    count(&args, shutdown.clone()).await?;
-    if shutdown.is_stopped() {
-        eprintln!("stopped; the next start with the same --database goes on from here");
-        return Ok(ExitCode::SUCCESS);
-    }
-    let verdict = recount::compare(&database, &args.paths, kills).await?;
+    let ended = count_and_compare(&args, &database, shutdown).await;
     if temporary {
         std::fs::remove_dir_all(&folder).ok();
     }
-    Ok(verdict)
+    ended
+}
+
+/// Counts, with kills on the way, and recounts.
+async fn count_and_compare(args: &Args, database: &Path, shutdown: Shutdown) -> anyhow::Result<ExitCode> {
+    let kills = match args.crashes {
+        0 => 0,
+        crashes => crash::kill_on_the_way(args, crashes, &shutdown)?,
+    };
+    count(args, shutdown.clone()).await?;
+    if shutdown.is_stopped() {
+        eprintln!("stopped; a start with the same files and --database goes on from here");
+        return Ok(ExitCode::SUCCESS);
+    }
+    recount::compare(database, &args.paths, kills).await
 }
 
 /// The job itself.
