@@ -1,7 +1,8 @@
 //! Exactly-once stream processing: exact counts in your own SQL tables, through crashes, replays, zombies and rescales.
 //!
 //! A user writes a [`Topology`] with a fluent API; it reads [files](files()) or Kafka and keeps exact aggregates in tables
-//! of the user's own database. There is nothing else to operate: the table *is* the state.
+//! of the user's own database. There is nothing else to operate: the table *is* the state. All that the API has is on one page:
+//! `docs/topologies.md`. The engine below, for tuples one by one and at least once, is [`core`]: `docs/core.md`.
 //!
 //! ```no_run
 //! # #[cfg(feature = "sqlite")]
@@ -56,6 +57,11 @@ pub use tine_zookeeper::ZooKeeper;
 #[cfg(all(doctest, feature = "sim"))]
 #[doc = include_str!("../docs/testing.md")]
 struct Testing;
+
+/// The code of the page on the tuple engine runs.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/core.md")]
+struct TupleEngine;
 
 /// The code of the page on the fluent API compiles.
 #[cfg(all(doctest, feature = "sqlite", feature = "postgres"))]
