@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tine::{Options as Run, Shutdown, Sqlite, Topology, files};
 
 use crate::contest::watched;
+use crate::goal::{Bound, Goal};
 use crate::procfs;
 use crate::report::{self, Reporting, Table, say};
 use crate::side::Task;
@@ -165,7 +166,11 @@ fn print(options: &Options, expected: &Expected, hand: &[Outcome], tine: &[Outco
             Spread::show(line.cpu_ratio, 2),
         ]);
     }
-    if options.reporting.json { Ok(()) } else { table.print() }
+    if !options.reporting.json {
+        table.print()?;
+    }
+    let rate = Spread::of(tine.iter().zip(hand).map(|(own, hand)| own.words_per_s / hand.words_per_s));
+    Goal::new("embedded", "tine, rate to hand", Bound::AtLeast(0.5), rate).print(options.reporting.json)
 }
 
 fn write_files(folder: &Path, workload: &Workload) -> Result<(Vec<PathBuf>, Expected)> {

@@ -4,7 +4,8 @@
 
 use anyhow::Result;
 
-use crate::contest::{self, Contest, Entry};
+use crate::contest::{self, Contest, Entry, Figure, Goal, of_tine};
+use crate::goal::Bound;
 use crate::report::Reporting;
 use crate::services::Place;
 use crate::side::System;
@@ -27,6 +28,8 @@ pub(crate) struct Options {
     systems: Vec<System>,
 }
 
+const GOALS: [Goal; 2] = [of_tine(Figure::Rate, Bound::AtLeast(1e6)), contest::RSS];
+
 /// After `Ok` every run was exact.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let entry = |system: &System| Entry { label: system.name(), system: *system, job: Job::Json };
@@ -35,6 +38,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         workload: options.size.of(Workload::full(Job::Json)),
         entries: options.systems.iter().map(entry).collect(),
         yardsticks: &contest::BY_HAND,
+        goals: &GOALS,
     };
     contest::run(&[contest], &options.size, &options.reporting, &options.place).await
 }

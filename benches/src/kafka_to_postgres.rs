@@ -6,7 +6,8 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::contest::{self, Contest, Entry};
+use crate::contest::{self, Contest, Entry, Figure, Goal, of_tine};
+use crate::goal::Bound;
 use crate::report::Reporting;
 use crate::services::Place;
 use crate::side::System;
@@ -31,6 +32,21 @@ pub(crate) struct Options {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "hand,hand-native,tine,tine-rdkafka")]
     systems: Vec<System>,
 }
+
+const VALUES: [Goal; 5] = [
+    of_tine(Figure::Rate, Bound::AtLeast(3e6)),
+    of_tine(Figure::RateTo("hand"), Bound::AtLeast(2.0)),
+    of_tine(Figure::RateTo("hand-native"), Bound::AtLeast(0.95)),
+    of_tine(Figure::CpuUs, Bound::AtMost(0.5)),
+    contest::RSS,
+];
+
+const WORDS: [Goal; 4] = [
+    of_tine(Figure::Rate, Bound::AtLeast(8e6)),
+    of_tine(Figure::RateTo("hand"), Bound::AtLeast(0.95)),
+    of_tine(Figure::RateTo("hand-native"), Bound::AtLeast(0.95)),
+    contest::RSS,
+];
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -57,5 +73,9 @@ fn contest(options: &Options, counted: Counted) -> Contest {
         workload: options.size.of(Workload::full(job)),
         entries: options.systems.iter().map(|system| Entry { label: system.name(), system: *system, job }).collect(),
         yardsticks: &contest::BY_HAND,
+        goals: match counted {
+            Counted::Values => &VALUES,
+            Counted::Words => &WORDS,
+        },
     }
 }

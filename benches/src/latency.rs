@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::contest::database::Database;
 use crate::contest::{topic, watched};
+use crate::goal::{Bound, Goal};
 use crate::live::{Eye, Feeder};
 use crate::report::{self, Reporting, Table, say};
 use crate::services::{Place, Services};
@@ -122,6 +123,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 }
 
 fn print(options: &Options, outcomes: &[(System, &'static str, Quantiles)]) -> Result<()> {
+    let mut goals = Vec::new();
     let mut table = Table::with_head(&["system", "stream", "p50 ms", "p90 ms", "p99 ms", "max ms"]);
     if !options.reporting.json {
         report::print(format_args!(
@@ -151,6 +153,16 @@ fn print(options: &Options, outcomes: &[(System, &'static str, Quantiles)]) -> R
                 p99_ms: spread(|outcome| outcome.p99),
                 max_ms: spread(|outcome| outcome.max),
             };
+            if *system == System::Tine {
+                let goal = |quantile, ms, figure| {
+                    let what = format!("tine, {stream}, ms at the {quantile}");
+                    Goal::new("latency", what, Bound::AtMost(ms), figure)
+                };
+                goals.extend(match stream {
+                    "load" => [goal("median", 8.0, line.p50_ms), goal("99th percentile", 40.0, line.p99_ms)],
+                    _ => [goal("median", 10.0, line.p50_ms), goal("99th percentile", 10.0, line.p99_ms)],
+                });
+            }
             if options.reporting.json {
                 report::print_json(&line)?;
                 continue;
@@ -160,7 +172,10 @@ fn print(options: &Options, outcomes: &[(System, &'static str, Quantiles)]) -> R
             table.row(row);
         }
     }
-    if options.reporting.json { Ok(()) } else { table.print() }
+    if !options.reporting.json {
+        table.print()?;
+    }
+    goals.iter().try_for_each(|goal| goal.print(options.reporting.json))
 }
 
 /// One run of one system: load, idle, and the comparison. Fails when the table is wrong.

@@ -19,6 +19,7 @@ mod contest;
 mod core;
 mod core_latency;
 mod embedded;
+mod goal;
 mod hand;
 mod json;
 mod kafka_to_postgres;

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::contest::database::Database;
 use crate::contest::{topic, watched};
+use crate::goal::{Bound, Goal};
 use crate::latency::unique;
 use crate::live::{Eye, Feeder};
 use crate::procfs;
@@ -24,6 +25,9 @@ use crate::workload::Job;
 
 /// What it measures, for `list` and `--help`.
 pub(crate) const ABOUT: &str = "tine's resident memory under full load, second by second, for minutes";
+
+/// Memory that grows by less in three fifths of the time is flat.
+const GROWTH_MAX: f64 = 1.05;
 
 /// Until the backlog is gone.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -109,7 +113,15 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         peak_mb,
         samples_mb,
     };
-    if options.json { report::print_json(&line) } else { print(&line) }
+    if options.json {
+        report::print_json(&line)?;
+    } else {
+        print(&line)?;
+    }
+    let goal =
+        |what, most, figure| Goal::new("memory", what, Bound::AtMost(most), Spread::of(figure)).print(options.json);
+    goal("MB resident at most", 256.0, Some(line.peak_mb))?;
+    goal("fifth 5 / fifth 2", GROWTH_MAX, line.growth)
 }
 
 fn print(line: &Line) -> Result<()> {

@@ -17,8 +17,10 @@ use tine::trident::pipeline::Built;
 use tine::trident::source::Record;
 use tine::{Topology, files};
 
+use crate::goal::{Bound, Goal};
 use crate::report::{self, Table, say};
 use crate::side::{self, Task};
+use crate::spread::Spread;
 use crate::workload::{Job, Sale, Workload};
 
 /// What it compares, for `list` and `--help`.
@@ -66,6 +68,7 @@ struct Line {
 
 /// After `Ok` both counted the same.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    let mut goals = Vec::new();
     let mut table = Table::with_head(&["rows", "by hand", "tine", "ratio"]);
     for (name, job) in [("values", Job::Values), ("words", Job::Words), ("json", Job::Json)] {
         let per_record = |by_hand| {
@@ -89,11 +92,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if options.json {
             report::print_json(&line)?;
         }
+        let goal = format!("{name}, instructions to those by hand");
+        goals.push(Goal::new("pipeline", goal, Bound::AtMost(1.3), Spread::of([line.ratio])));
         table.row(vec![name.to_owned(), format!("{hand:.0}"), format!("{tine:.0}"), format!("{:.2}", line.ratio)]);
     }
-    if options.json {
-        return Ok(());
+    if !options.json {
+        print(options, &table)?;
     }
+    goals.iter().try_for_each(|goal| goal.print(options.json))
+}
+
+fn print(options: &Options, table: &Table) -> Result<()> {
     report::print(format_args!(
         "\npipeline: instructions per record, {} records of {} keys in chunks of {CHUNK}; decode, operators, aggregation",
         options.records, options.distinct

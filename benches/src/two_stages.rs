@@ -4,7 +4,8 @@
 
 use anyhow::Result;
 
-use crate::contest::{self, Contest, Entry};
+use crate::contest::{self, Contest, Entry, Figure, Goal};
+use crate::goal::Bound;
 use crate::report::Reporting;
 use crate::services::Place;
 use crate::side::System;
@@ -34,6 +35,10 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             Entry { label: "two stages", system: System::Tine, job: Job::Letters },
         ],
         yardsticks: &["one stage"],
+        goals: &[
+            Goal { label: "two stages", figure: Figure::RateTo("one stage"), bound: Bound::AtLeast(0.6) },
+            Goal { label: "two stages", ..contest::RSS },
+        ],
     };
     contest::run(&[contest], &options.size, &options.reporting, &options.place).await
 }

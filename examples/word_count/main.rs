@@ -34,7 +34,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 3)]
     crashes: u32,
     /// How long a batch is to take, in milliseconds; small ones make many transactions.
-    #[arg(long, value_name = "MS", default_value_t = 5)]
+    #[arg(long, value_name = "MS", default_value_t = 2)]
     batch_ms: u64,
     /// The files; by default a text that this program generates.
     #[arg(value_name = "PATH")]

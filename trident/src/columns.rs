@@ -114,8 +114,7 @@ impl fmt::Display for Unfit {
 
 /// Whether a text has no NUL.
 pub(crate) fn check_text(text: &str) -> Result<(), Unfit> {
-    let nul = || text.bytes().position(|byte| byte == 0);
-    match has_zero(text.as_bytes()).then(nul).flatten() {
+    match nul(text.as_bytes()) {
         Some(at) => Err(Unfit::Nul { at }),
         None => Ok(()),
     }
@@ -127,18 +126,26 @@ fn encode_text(text: &str, out: &mut Vec<u8>) {
     out.push(END);
 }
 
-/// Eight bytes at a time: keys are short, and a call into a vectorised search costs more than it saves.
+/// Where the first NUL is.
+#[inline]
+pub(crate) fn nul(bytes: &[u8]) -> Option<usize> {
+    if has_zero(bytes) { memchr::memchr(0, bytes) } else { None }
+}
+
+/// Eight bytes at a time, the last eight perhaps twice: texts are short, and a call into a vectorised search costs more than
+/// it saves.
+#[inline]
 fn has_zero(bytes: &[u8]) -> bool {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = LOW << 7;
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut last = [1; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let zeros = |word: [u8; 8]| {
-        let word = u64::from_ne_bytes(word);
+    let zeros = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
         word.wrapping_sub(LOW) & !word & HIGH
     };
-    words.iter().fold(zeros(last), |found, word| found | zeros(*word)) != 0
+    match bytes.last_chunk() {
+        Some(last) => bytes.as_chunks().0.iter().fold(zeros(last), |found, word| found | zeros(word)) != 0,
+        None => bytes.contains(&0),
+    }
 }
 
 /// The types of a key's or a value's columns.

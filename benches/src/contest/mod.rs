@@ -17,6 +17,7 @@ pub(crate) mod watched;
 use anyhow::{Result, bail, ensure};
 
 use self::verdict::Verdict;
+use crate::goal::Bound;
 use crate::report::{Reporting, say};
 use crate::services::{Place, Services};
 use crate::side::System;
@@ -72,7 +73,36 @@ pub(crate) struct Contest {
     pub(crate) entries: Vec<Entry>,
     /// Labels of those that others are compared with, where they take part.
     pub(crate) yardsticks: &'static [&'static str],
+    /// What is to be reached.
+    pub(crate) goals: &'static [Goal],
 }
+
+/// What one of those who take part is to reach.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Goal {
+    pub(crate) label: &'static str,
+    pub(crate) figure: Figure,
+    pub(crate) bound: Bound,
+}
+
+/// A figure of all runs of one system.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Figure {
+    Rate,
+    /// Of client, Postgres and Kafka together.
+    CpuUs,
+    RssMb,
+    /// The rate by another's.
+    RateTo(&'static str),
+}
+
+/// Of tine, in a contest.
+pub(crate) const fn of_tine(figure: Figure, bound: Bound) -> Goal {
+    Goal { label: System::Tine.name(), figure, bound }
+}
+
+/// No job takes more memory.
+pub(crate) const RSS: Goal = of_tine(Figure::RssMb, Bound::AtMost(256.0));
 
 /// Lets everyone run and prints the verdicts. After `Ok` every run was exact.
 pub(crate) async fn run(contests: &[Contest], size: &Size, reporting: &Reporting, place: &Place) -> Result<()> {

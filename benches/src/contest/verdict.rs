@@ -3,9 +3,10 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::Contest;
 use super::database::FILLFACTOR;
 use super::watched::Outcome;
+use super::{Contest, Figure};
+use crate::goal::Goal;
 use crate::report::{self, Table};
 use crate::side::System;
 use crate::spread::Spread;
@@ -74,12 +75,32 @@ impl<'c> Verdict<'c> {
     pub(super) fn print(&self, json: bool) -> Result<()> {
         let lines: Vec<Line> = self.contest.entries.iter().map(|entry| self.line(entry.label)).collect();
         if json {
-            return lines.iter().try_for_each(report::print_json);
+            lines.iter().try_for_each(report::print_json)?;
+            return self.goals(&lines).try_for_each(|goal| goal.print(true));
         }
         self.print_title()?;
         self.table(&lines).print()?;
         let void = lines.iter().filter_map(|line| Some((line.system, line.void.as_ref()?)));
-        void.into_iter().try_for_each(|(system, void)| report::print(format_args!("{system}: no ratio: {void}")))
+        void.into_iter().try_for_each(|(system, void)| report::print(format_args!("{system}: no ratio: {void}")))?;
+        self.goals(&lines).try_for_each(|goal| goal.print(false))
+    }
+
+    /// What was reached of the goals of those who took part.
+    fn goals(&self, lines: &[Line]) -> impl Iterator<Item = Goal> {
+        let Contest { name, workload, goals, .. } = self.contest;
+        goals.iter().filter_map(move |goal| {
+            let line = lines.iter().find(|line| line.system == goal.label)?;
+            let (what, figure) = match goal.figure {
+                Figure::Rate => (format!("{}/s", workload.job.unit()), line.records_per_s),
+                Figure::CpuUs => ("us of all processes per record".to_owned(), line.all_us_per_record),
+                Figure::RssMb => ("MB resident".to_owned(), line.rss_mb),
+                Figure::RateTo(to) => {
+                    let ratio = line.ratios.iter().find(|ratio| ratio.to == to)?;
+                    (format!("rate to {to}"), ratio.ratio)
+                }
+            };
+            Some(Goal::new(name, format!("{}, {what}", goal.label), goal.bound, figure))
+        })
     }
 
     fn print_title(&self) -> Result<()> {
@@ -199,8 +220,9 @@ impl<'c> Verdict<'c> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::Entry;
+    use super::super::{Entry, of_tine};
     use super::*;
+    use crate::goal::Bound;
 
     fn outcome(records_per_s: f64, cpu_us_per_record: f64) -> Outcome {
         Outcome {
@@ -222,6 +244,11 @@ mod tests {
             workload: Workload::full(Job::Values),
             entries: [System::Hand, System::Tine].map(entry).into(),
             yardsticks: &["hand", "hand-native"],
+            goals: &[
+                of_tine(Figure::RateTo("hand"), Bound::AtLeast(0.6)),
+                of_tine(Figure::RateTo("hand-native"), Bound::AtLeast(0.6)),
+                of_tine(Figure::RssMb, Bound::AtMost(99.0)),
+            ],
         }
     }
 
@@ -244,6 +271,20 @@ mod tests {
     fn ratios_compare_runs_side_by_side() {
         let contest = contest();
         assert_eq!(ratio(&verdict(&contest, 0.6)), Some(Spread { median: 0.7, min: 0.5, max: 0.8 }));
+    }
+
+    #[test]
+    fn goals_are_judged_for_those_who_took_part() {
+        let contest = contest();
+        let verdict = verdict(&contest, 0.6);
+        let said: Vec<String> = verdict.goals(&[verdict.line("tine")]).map(|goal| goal.to_string()).collect();
+        assert_eq!(
+            said,
+            [
+                "goal: tine, rate to hand >= 0.6: 0.70 (0.50-0.80)  met",
+                "goal: tine, MB resident <= 99: 100 (100-100)  NOT MET"
+            ]
+        );
     }
 
     #[test]

@@ -233,7 +233,6 @@ fn setup(settings: &Settings, committers: usize, built: &Built) -> Setup {
         horizon: Horizon::Endless,
         in_flight_max: 3,
         batch_ms: 20,
-        batch_max_ms: 100,
         batch_units_max: u64::MAX,
         poll_ms: 10,
         poison_retries: 2,

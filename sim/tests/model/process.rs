@@ -122,7 +122,6 @@ impl Process {
             horizon: Horizon::Endless,
             in_flight_max: 2,
             batch_ms: 20,
-            batch_max_ms: 100,
             batch_units_max: 1 + index as u64,
             poll_ms: 10,
             poison_retries: 2,

@@ -1,9 +1,10 @@
 //! Decides how much of the sources' backlog the next transaction takes, and when it is cut while there is none.
 //!
-//! An idle stream is cut at once, so a record is committed within milliseconds; under load batches grow until they take
-//! the time they may take, and further while the database is the bottleneck: fewer rows per record reach it then.
+//! An idle stream is cut at once, so a record is committed within milliseconds. A backlog is cut into batches that take
+//! the whole time they may take: its records are late already, and fewer rows per record reach the database.
 //! A stream that flows without a backlog is cut so late that the next batch is ready just before the commit under way ends:
-//! what arrives meanwhile comes along, instead of standing behind one more commit. Amounts are in the sources' own units (offsets, bytes); only their rate per millisecond matters.
+//! what arrives meanwhile comes along, instead of standing behind one more commit. Amounts are in the sources' own units
+//! (offsets, bytes); only their rate per millisecond matters.
 
 use tine_core::failure::Failure;
 
@@ -15,12 +16,12 @@ use crate::{
 /// Learns how large batches should be.
 #[derive(Clone, Debug)]
 pub(super) struct Cut {
+    /// How long a batch may take.
     batch_ms: u64,
-    batch_max_ms: u64,
-    /// How long the next batch should take.
-    target_ms: f64,
     /// Units per millisecond, smoothed; 0 before the first measurement.
     rate: f64,
+    /// Distinct rows by unit in the batch processed last; a larger one has no more.
+    rows_per_unit: f64,
     /// The largest batch so far: the next one is at most [`GROWTH`] times as large.
     largest: u64,
     /// How long a batch needs from its plan until it may be committed, and a commit: the first rather too long, the
@@ -33,28 +34,17 @@ pub(super) struct Cut {
 const FIRST_UNITS: u64 = 256;
 
 /// A small batch says little about the speed of a large one.
-const GROWTH: u64 = 16;
-
-/// How many times as long as its commit the processing of a batch is to take.
-const COMMIT_SHARE: u64 = 4;
+const GROWTH: u64 = 64;
 
 /// What a wait may take longer than asked, and a look at the sources.
 const HOLD_SLACK_MS: f64 = 2.0;
 
 /// More distinct rows than this are not wanted in one batch: they are held in memory until committed.
-const ROWS_MAX: u64 = 250_000;
+const ROWS_MAX: f64 = 250_000.0;
 
 impl Cut {
-    pub(super) fn new(batch_ms: u64, batch_max_ms: u64) -> Cut {
-        Cut {
-            batch_ms,
-            batch_max_ms: batch_max_ms.max(batch_ms),
-            target_ms: batch_ms as f64,
-            rate: 0.0,
-            largest: 0,
-            ready_ms: 0.0,
-            commit_ms: 0.0,
-        }
+    pub(super) fn new(batch_ms: u64) -> Cut {
+        Cut { batch_ms, rate: 0.0, rows_per_unit: 0.0, largest: 0, ready_ms: 0.0, commit_ms: 0.0 }
     }
 
     /// Whether a batch has been measured: before that, one is enough.
@@ -64,18 +54,20 @@ impl Cut {
 
     /// How many units the next transaction may take.
     pub(super) fn units(&self) -> u64 {
-        match self.largest {
-            0 => FIRST_UNITS,
-            largest => ((self.rate * self.target_ms) as u64).clamp(1, largest.saturating_mul(GROWTH).max(FIRST_UNITS)),
+        if self.largest == 0 {
+            return FIRST_UNITS;
         }
+        // Without rows this is infinite, and `as` saturates.
+        let wanted = (self.rate * self.batch_ms as f64).min(ROWS_MAX / self.rows_per_unit) as u64;
+        wanted.clamp(1, self.largest.saturating_mul(GROWTH).max(FIRST_UNITS))
     }
 
     /// A batch was processed: its units, the milliseconds it took, and the distinct rows that came of it.
     pub(super) fn processed(&mut self, units: u64, took_ms: u64, rows: u64) {
         let rate = units as f64 / took_ms.max(1) as f64;
         self.rate = if rate > self.rate { rate } else { 0.7 * self.rate + 0.3 * rate };
-        if rows > ROWS_MAX {
-            self.rate *= ROWS_MAX as f64 / rows as f64;
+        if units > 0 {
+            self.rows_per_unit = rows as f64 / units as f64;
         }
         self.largest = self.largest.max(units);
     }
@@ -93,14 +85,9 @@ impl Cut {
         (self.commit_ms - committing_ms as f64 - self.ready_ms - HOLD_SLACK_MS) as u64
     }
 
-    /// A transaction was committed in so many milliseconds. Batches are to take [`COMMIT_SHARE`] times as long as their
-    /// commits, within the user's bounds: commits share the machine with processing, and larger ones have fewer rows per
-    /// record.
-    pub(super) fn committed(&mut self, commit_ms: u64) {
-        let wanted = (commit_ms * COMMIT_SHARE) as f64;
-        let target_ms = if wanted > self.target_ms { wanted } else { smoothed(self.target_ms, wanted) };
-        self.target_ms = target_ms.clamp(self.batch_ms as f64, self.batch_max_ms as f64);
-        let took_ms = commit_ms as f64;
+    /// A transaction was committed in so many milliseconds.
+    pub(super) fn committed(&mut self, took_ms: u64) {
+        let took_ms = took_ms as f64;
         self.commit_ms = if took_ms < self.commit_ms { took_ms } else { smoothed(self.commit_ms, took_ms) };
     }
 }
@@ -211,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_next_plan_waits_as_long_as_the_database_does_not_have_to() {
-        let mut cut = Cut::new(100, 800);
+        let mut cut = Cut::new(800);
         assert_eq!(cut.hold_ms(0), 0, "nothing is known yet");
         (0..50).for_each(|_| cut.committed(20));
         cut.ready(5);
@@ -221,6 +208,29 @@ mod tests {
         (0..50).for_each(|_| cut.committed(20));
         cut.ready(30);
         assert_eq!(cut.hold_ms(0), 0, "and here batches take longer than commits");
+    }
+
+    #[test]
+    fn a_batch_grows_by_steps_until_it_takes_the_time_it_may_take() {
+        let mut cut = Cut::new(800);
+        assert_eq!(cut.units(), FIRST_UNITS);
+        cut.processed(256, 1, 10);
+        assert_eq!(cut.units(), 256 * GROWTH, "256 units a millisecond are not believed yet");
+        cut.processed(256 * GROWTH, GROWTH, 0);
+        assert_eq!(cut.units(), 256 * 800);
+        cut.processed(256 * 800, 8000, 0);
+        assert!(cut.units() < 256 * 800, "slower than it seemed");
+    }
+
+    #[test]
+    fn no_batch_has_more_distinct_rows_than_are_wanted_however_fast_they_come() {
+        let mut cut = Cut::new(800);
+        cut.processed(200_000, 1, 100_000);
+        assert_eq!(cut.units(), 500_000);
+        cut.processed(500_000, 1, 125_000);
+        assert_eq!(cut.units(), 1_000_000, "keys that come again make room");
+        cut.processed(1_000_000, 1, 1_000_000);
+        assert_eq!(cut.units(), 250_000);
     }
 
     #[test]

@@ -29,10 +29,8 @@ pub struct Setup {
     /// How many transactions are under way at once.
     pub in_flight_max: usize,
     /// How long a batch may take to process, in milliseconds: the coordinator cuts plans so that it takes about this
-    /// long when there is a backlog and the database keeps up.
+    /// long when there is a backlog.
     pub batch_ms: u64,
-    /// The same when the database is the bottleneck: larger batches have fewer rows per record.
-    pub batch_max_ms: u64,
     /// The most positions of the sources that one transaction takes.
     pub batch_units_max: u64,
     /// How long to wait before asking an idle source again, in milliseconds.

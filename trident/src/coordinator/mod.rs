@@ -141,7 +141,7 @@ enum Stage {
 impl Coordinator {
     /// A coordinator that is not elected yet.
     pub fn new(setup: Setup) -> Coordinator {
-        let cut = Cut::new(setup.batch_ms, setup.batch_max_ms);
+        let cut = Cut::new(setup.batch_ms);
         Coordinator {
             committers: setup.committers,
             moving: Moving::No,

@@ -37,7 +37,6 @@ impl World {
             horizon,
             in_flight_max: 2,
             batch_ms: 10,
-            batch_max_ms: 10,
             batch_units_max: u64::MAX,
             poll_ms: 5,
             poison_retries: 1,

@@ -78,10 +78,9 @@ pub struct Options {
     pub until_end: bool,
     /// How many transactions are under way at once (default 3): one is committed while the next ones are processed.
     pub in_flight_max: usize,
-    /// The dial between latency and throughput: how long a batch takes under load (default 800 ms), so about how far
-    /// apart commits are. It is an eighth of this while the database keeps up, and grows to all of it while the database is
-    /// the bottleneck: larger batches have fewer distinct rows per record. Without a backlog batches are cut at once and
-    /// records are committed within milliseconds, whatever this says.
+    /// The dial between latency and throughput: how long a batch of a backlog takes (default 800 ms), so about how far
+    /// apart commits are while one is worked off: larger batches have fewer distinct rows per record. Without a backlog
+    /// batches are cut at once and records are committed within milliseconds, whatever this says.
     pub commit_interval: Duration,
     /// The most positions of the sources that one transaction takes: records for Kafka, bytes for files (default: no
     /// limit but time and memory).
@@ -337,8 +336,7 @@ fn setup(built: &Built, options: &Options, committers: usize) -> Setup {
         mode: if options.coordination.is_some() { CommitMode::Prepared } else { CommitMode::Whole },
         horizon: if options.until_end { Horizon::Now } else { Horizon::Endless },
         in_flight_max: options.in_flight_max.max(1),
-        batch_ms: (ms(options.commit_interval) / 8).max(1),
-        batch_max_ms: ms(options.commit_interval).max(1),
+        batch_ms: ms(options.commit_interval).max(1),
         batch_units_max: options.batch_units_max.max(1),
         poll_ms: ms(options.poll).max(1),
         poison_retries: 2,

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
+use hashbrown::{DefaultHashBuilder, HashTable};
 use tine_core::hash::hash64;
 
 use crate::{
@@ -55,17 +55,30 @@ impl<K: Columns, C: Combiner> TypedTable<K, C> {
             let mut state = hasher.build_hasher();
             key.feed(&mut state);
             let hash = state.finish();
-            match places.entry(hash, |at| key.same(&rows[*at as usize].key), |at| rows[*at as usize].hash) {
-                Entry::Occupied(at) => combiner.add(&mut rows[*at.get() as usize].held, input),
-                Entry::Vacant(place) => {
-                    check_key(&key)?;
-                    place.insert(u32::try_from(rows.len()).expect("a batch has fewer than 2^32 rows"));
-                    rows.push(BatchRow { hash, key: key.own(), held: combiner.lift(input) });
-                }
+            match places.find(hash, |at| key.same(&rows[*at as usize].key)) {
+                Some(at) => combiner.add(&mut rows[*at as usize].held, input),
+                None => insert(rows, places, hash, key, combiner.lift(input))?,
             }
         }
         Ok(())
     }
+}
+
+/// Adds a key that is not there. Apart from the loop, which is short without it.
+#[cold]
+#[inline(never)]
+fn insert<Q: Key, H>(
+    rows: &mut Vec<BatchRow<Q::Owned, H>>,
+    places: &mut HashTable<u32>,
+    hash: u64,
+    key: Q,
+    held: H,
+) -> Result<(), Unfit> {
+    check_key(&key)?;
+    let place = u32::try_from(rows.len()).expect("a batch has fewer than 2^32 rows");
+    places.insert_unique(hash, place, |at| rows[*at as usize].hash);
+    rows.push(BatchRow { hash, key: key.own(), held });
+    Ok(())
 }
 
 impl<K: Columns, C: Combiner> Table for TypedTable<K, C> {

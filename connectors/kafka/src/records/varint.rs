@@ -15,6 +15,11 @@ pub(super) fn int(bytes: &mut &[u8]) -> Option<i32> {
             *bytes = rest;
             u32::from(low & !MORE) | u32::from(high) << 7
         }
+        // The offsets of a batch of more than 8192 records.
+        [low, middle, high, ref rest @ ..] if high < MORE => {
+            *bytes = rest;
+            u32::from(low & !MORE) | u32::from(middle & !MORE) << 7 | u32::from(high) << 14
+        }
         _ => u32::try_from(long(bytes)?).ok()?,
     };
     Some((plain >> 1) as i32 ^ -((plain & 1) as i32))
