@@ -182,7 +182,7 @@ fn print(options: &Options, outcomes: &[(System, &'static str, Quantiles)]) -> R
 async fn one(options: &Options, system: System, services: &Services) -> Result<[Quantiles; 2]> {
     let mut database = Database::create(&services.postgres, Job::Live).await?;
     let topic = unique("latency");
-    topic::create(&services.brokers, &topic).await?;
+    topic::create(&services.brokers, &topic, PARTITIONS).await?;
     let assignment = Assignment {
         system,
         job: Job::Live,

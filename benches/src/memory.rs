@@ -21,7 +21,7 @@ use crate::report::{self, Table, say};
 use crate::services::{Place, Services};
 use crate::side::{Assignment, System, Task, Until};
 use crate::spread::Spread;
-use crate::workload::Job;
+use crate::workload::{Job, PARTITIONS};
 
 /// What it measures, for `list` and `--help`.
 pub(crate) const ABOUT: &str = "tine's resident memory under full load, second by second, for minutes";
@@ -74,7 +74,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let services = Services::at(&options.place).await?;
     let mut database = Database::create(&services.postgres, Job::Live).await?;
     let topic = unique("memory");
-    topic::create(&services.brokers, &topic).await?;
+    topic::create(&services.brokers, &topic, PARTITIONS).await?;
     let assignment = Assignment {
         system: options.system,
         job: Job::Live,

@@ -139,7 +139,7 @@ fn instructions(assignment: &Assignment) -> Result<Counted> {
 /// The child: the number of distinct keys, and their sums, as far as a round counts.
 pub(crate) fn work(assignment: &Assignment) -> Result<String> {
     let Assignment { job, records, distinct, rounds, by_hand } = *assignment;
-    let values = values(Workload { job, records, distinct })?;
+    let values = values(Workload { records, distinct, ..Workload::full(job) })?;
     let records = as_records(&values);
     let distinct = if by_hand { loop_by_hand(job, &records, rounds)? } else { loop_of_tine(job, &records, rounds)? };
     Ok(format!("{distinct} keys"))
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn rows_allocate_per_chunk_and_not_per_record() {
         for job in [Job::Values, Job::Words, Job::Json] {
-            let values = values(Workload { job, records: 2 * CHUNK as u64, distinct: 100 }).unwrap();
+            let values = values(Workload { records: 2 * CHUNK as u64, distinct: 100, ..Workload::full(job) }).unwrap();
             let built = topology(job).unwrap();
             let mut pipeline = (built.sources[0].pipeline)();
             pipeline.records("p", &as_records(&values)).unwrap();

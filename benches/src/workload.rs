@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// All topics have as many.
+/// Topics have as many unless told otherwise.
 pub(crate) const PARTITIONS: i32 = 4;
 
 const SEED: u64 = 0x7469_6e65;
@@ -109,6 +109,8 @@ pub(crate) struct Workload {
     /// Kafka records; lines for [`Job::Words`].
     pub(crate) records: u64,
     pub(crate) distinct: u32,
+    /// Of the topic; records take turns.
+    pub(crate) partitions: i32,
 }
 
 /// What the table must say in the end, counted while the records were made: the number of each key, and the second column.
@@ -145,7 +147,7 @@ impl Workload {
             Job::Json => (2_000_000, 100_000),
             Job::Live => (1_000_000, 10_000),
         };
-        Self { job, records, distinct }
+        Self { job, records, distinct, partitions: PARTITIONS }
     }
 
     /// `scale` times as many records; below 1 also as many keys.
@@ -158,7 +160,8 @@ impl Workload {
 
     /// Says everything that decides the content, so that an existing topic of this name and size can be used again.
     pub(crate) fn topic(&self) -> String {
-        format!("tine-bench-{}-{}-{}", self.job.data(), self.records, self.distinct)
+        let name = format!("tine-bench-{}-{}-{}", self.job.data(), self.records, self.distinct);
+        if self.partitions == PARTITIONS { name } else { format!("{name}-in-{}", self.partitions) }
     }
 
     /// The most records one commit may hold: a run of fewer than five commits says nothing about committing, and a fast
@@ -169,7 +172,7 @@ impl Workload {
 
     /// How many records lie in `partition`.
     pub(crate) fn records_in(&self, partition: i32) -> u64 {
-        let (partition, partitions) = (u64::from(partition.unsigned_abs()), u64::from(PARTITIONS.unsigned_abs()));
+        let (partition, partitions) = (u64::from(partition.unsigned_abs()), u64::from(self.partitions.unsigned_abs()));
         self.records / partitions + u64::from(partition < self.records % partitions)
     }
 
@@ -180,7 +183,7 @@ impl Workload {
         let zipf = Zipf::new(self.distinct);
         let mut rows = vec![[0; 2]; keys.len()];
         let mut record = Vec::new();
-        for (number, partition) in (0..self.records).zip((0..PARTITIONS).cycle()) {
+        for (number, partition) in (0..self.records).zip((0..self.partitions).cycle()) {
             record.clear();
             for word in 0..self.keys_per_record() {
                 if word > 0 {

@@ -21,7 +21,7 @@ use crate::goal::Bound;
 use crate::report::{Reporting, say};
 use crate::services::{Place, Services};
 use crate::side::System;
-use crate::workload::{Job, Workload};
+use crate::workload::{Job, PARTITIONS, Workload};
 
 /// Below, start-up is all there is to see; above, a topic no longer fits into an ordinary machine's page cache.
 const SCALE_MIN: f64 = 0.001;
@@ -42,10 +42,14 @@ pub(crate) struct Size {
     /// How old a record may be when its commit begins; a sixth of the records always begins one.
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1000))]
     commit_age_ms: u64,
+    /// How many partitions the topic has.
+    #[arg(long, value_name = "N", default_value_t = PARTITIONS, value_parser = clap::value_parser!(i32).range(1..=64))]
+    partitions: i32,
 }
 
 impl Size {
     pub(crate) fn of(&self, full: Workload) -> Workload {
+        let full = Workload { partitions: self.partitions, ..full };
         match self.records {
             Some(records) => Workload { records, ..full },
             None => full.scaled(self.scale),

@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tokio::task::spawn_blocking;
 
 use crate::report::say;
-use crate::workload::{Expected, PARTITIONS, Workload};
+use crate::workload::{Expected, Workload};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -30,7 +30,7 @@ pub(super) async fn prepare(brokers: String, workload: Workload) -> Result<Expec
         say(format_args!("{}: already loaded", workload.topic()));
         return spawn_blocking(move || workload.generate(|_, _| Ok(()))).await?;
     }
-    create(&brokers, &workload.topic()).await?;
+    create(&brokers, &workload.topic(), workload.partitions).await?;
     say(format_args!("{}: loading {} records", workload.topic(), workload.records));
     spawn_blocking(move || fill(&brokers, &workload)).await?
 }
@@ -49,8 +49,8 @@ fn is_complete(brokers: &str, workload: &Workload) -> Result<bool> {
     let probe: BaseConsumer = config(brokers).set("group.id", "tine-bench").create().context("no Kafka consumer")?;
     let metadata = probe.fetch_metadata(None, TIMEOUT).with_context(|| format!("no Kafka at {brokers}"))?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(false) };
-    ensure!(found.partitions().len() == PARTITIONS as usize, "topic {topic} has other partitions: delete it");
-    for partition in 0..PARTITIONS {
+    ensure!(found.partitions().len() == workload.partitions as usize, "topic {topic} has other partitions: delete it");
+    for partition in 0..workload.partitions {
         let (low, high) = probe.fetch_watermarks(&topic, partition, TIMEOUT)?;
         let expected = i64::try_from(workload.records_in(partition))?;
         ensure!(
@@ -62,9 +62,9 @@ fn is_complete(brokers: &str, workload: &Workload) -> Result<bool> {
 }
 
 /// Makes an empty topic.
-pub(crate) async fn create(brokers: &str, topic: &str) -> Result<()> {
+pub(crate) async fn create(brokers: &str, topic: &str, partitions: i32) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = config(brokers).create().context("no Kafka admin client")?;
-    let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
     let answers = admin.create_topics([&new], &AdminOptions::new().operation_timeout(Some(TIMEOUT))).await?;
     for answer in answers {
         answer.map_err(|(name, code)| anyhow!("cannot create topic {name}: {code}"))?;

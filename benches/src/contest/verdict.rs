@@ -10,7 +10,7 @@ use crate::goal::Goal;
 use crate::report::{self, Table};
 use crate::side::System;
 use crate::spread::Spread;
-use crate::workload::{Job, PARTITIONS, Workload};
+use crate::workload::{Job, Workload};
 
 /// CPU time of the librdkafka loop per record of [`Job::Values`] above which it is no yardstick.
 const YARDSTICK_US_MAX: f64 = 0.7;
@@ -104,9 +104,9 @@ impl<'c> Verdict<'c> {
     }
 
     fn print_title(&self) -> Result<()> {
-        let Workload { job, records, distinct } = self.contest.workload;
+        let Workload { job, records, distinct, partitions } = self.contest.workload;
         report::print(format_args!(
-            "\n{}: {records} records, {distinct} keys, Zipf 1.0, {PARTITIONS} partitions, {} processors; a commit at least \
+            "\n{}: {records} records, {distinct} keys, Zipf 1.0, {partitions} partitions, {} processors; a commit at least \
              every {} ms and {} records, fillfactor {FILLFACTOR}; {} counted; median (min-max)",
             self.contest.name,
             std::thread::available_parallelism().map_or(0, usize::from),

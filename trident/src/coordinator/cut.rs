@@ -20,8 +20,8 @@ pub(super) struct Cut {
     batch_ms: u64,
     /// Units per millisecond, smoothed; 0 before the first measurement.
     rate: f64,
-    /// Distinct rows by unit in the batch processed last; a larger one has no more.
-    rows_per_unit: f64,
+    /// Units that the batch processed last would have had with as many rows as are wanted.
+    units_for_rows: f64,
     /// The largest batch so far: the next one is at most [`GROWTH`] times as large.
     largest: u64,
     /// How long a batch needs from its plan until it may be committed, and a commit: the first rather too long, the
@@ -42,9 +42,12 @@ const HOLD_SLACK_MS: f64 = 2.0;
 /// More distinct rows than this are not wanted in one batch: they are held in memory until committed.
 const ROWS_MAX: f64 = 250_000.0;
 
+/// How many times as many units as by proportion are tried when keys recur.
+const RECURRING_MAX: f64 = 4.0;
+
 impl Cut {
     pub(super) fn new(batch_ms: u64) -> Cut {
-        Cut { batch_ms, rate: 0.0, rows_per_unit: 0.0, largest: 0, ready_ms: 0.0, commit_ms: 0.0 }
+        Cut { batch_ms, rate: 0.0, units_for_rows: f64::INFINITY, largest: 0, ready_ms: 0.0, commit_ms: 0.0 }
     }
 
     /// Whether a batch has been measured: before that, one is enough.
@@ -57,18 +60,22 @@ impl Cut {
         if self.largest == 0 {
             return FIRST_UNITS;
         }
-        // Without rows this is infinite, and `as` saturates.
-        let wanted = (self.rate * self.batch_ms as f64).min(ROWS_MAX / self.rows_per_unit) as u64;
+        // `as` saturates.
+        let wanted = (self.rate * self.batch_ms as f64).min(self.units_for_rows) as u64;
         wanted.clamp(1, self.largest.saturating_mul(GROWTH).max(FIRST_UNITS))
+    }
+
+    /// Whether the next batch may be more than twice as large as any before, and shall be no larger than `units_max`: then
+    /// the one before it is worth waiting for, because it says how large.
+    pub(super) fn grows(&self, units_max: u64) -> bool {
+        self.units().min(units_max) > self.largest.saturating_mul(2)
     }
 
     /// A batch was processed: its units, the milliseconds it took, and the distinct rows that came of it.
     pub(super) fn processed(&mut self, units: u64, took_ms: u64, rows: u64) {
         let rate = units as f64 / took_ms.max(1) as f64;
         self.rate = if rate > self.rate { rate } else { 0.7 * self.rate + 0.3 * rate };
-        if units > 0 {
-            self.rows_per_unit = rows as f64 / units as f64;
-        }
+        self.units_for_rows = units_for_rows(units as f64, rows as f64);
         self.largest = self.largest.max(units);
     }
 
@@ -90,6 +97,13 @@ impl Cut {
         let took_ms = took_ms as f64;
         self.commit_ms = if took_ms < self.commit_ms { took_ms } else { smoothed(self.commit_ms, took_ms) };
     }
+}
+
+/// How many units may have [`ROWS_MAX`] distinct rows, when so many had so many. Where keys recur, a much larger batch has
+/// fewer rows by unit than a small one; how many fewer, its own measure says.
+fn units_for_rows(units: f64, rows: f64) -> f64 {
+    let recurring = if rows < ROWS_MAX / 2.0 { (units / (2.0 * rows)).clamp(1.0, RECURRING_MAX) } else { 1.0 };
+    if rows > 0.0 { units * ROWS_MAX / rows * recurring } else { f64::INFINITY }
 }
 
 fn smoothed(old: f64, new: f64) -> f64 {
@@ -216,10 +230,11 @@ mod tests {
         assert_eq!(cut.units(), FIRST_UNITS);
         cut.processed(256, 1, 10);
         assert_eq!(cut.units(), 256 * GROWTH, "256 units a millisecond are not believed yet");
+        assert!(cut.grows(u64::MAX) && !cut.grows(500));
         cut.processed(256 * GROWTH, GROWTH, 0);
         assert_eq!(cut.units(), 256 * 800);
         cut.processed(256 * 800, 8000, 0);
-        assert!(cut.units() < 256 * 800, "slower than it seemed");
+        assert!(cut.units() < 256 * 800 && !cut.grows(u64::MAX), "slower than it seemed");
     }
 
     #[test]
@@ -231,6 +246,8 @@ mod tests {
         assert_eq!(cut.units(), 1_000_000, "keys that come again make room");
         cut.processed(1_000_000, 1, 1_000_000);
         assert_eq!(cut.units(), 250_000);
+        cut.processed(250_000, 1, 20_000);
+        assert_eq!(cut.units(), 4 * 3_125_000, "most keys recur");
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl Coordinator {
         if self.asking || full || self.stopping || self.moving != Moving::No || out.now_ms() < self.ask_at_ms {
             return;
         }
-        if self.can_wait(out) {
+        if self.is_measuring() || self.can_wait(out) {
             return;
         }
         self.asking = true;
@@ -110,6 +110,12 @@ impl Coordinator {
             (true, 0) => self.setup.in_flight_max.min(2),
             (true, _) => self.setup.in_flight_max,
         }
+    }
+
+    /// Whether a backlog's batches are still growing, and the last one's measure is still to come.
+    fn is_measuring(&self) -> bool {
+        let under_way = |open: &Open| matches!(open.stage, Stage::Planned | Stage::Emitted);
+        self.lag > 0 && self.cut.grows(self.setup.batch_units_max) && self.open.values().any(under_way)
     }
 
     /// Whether the next plan is made later in the commit under way, or of the one that comes: see [`cut`].

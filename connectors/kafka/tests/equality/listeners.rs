@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command, time::Instant};
 
-use tine_core::failure::Failure;
+use tine_core::failure::{Failure, FailureKind};
 use tine_kafka::{Client, Kafka};
 use tine_tests::services::{Kafka as Broker, base_folder, free_port, shared, unique};
 
@@ -45,6 +45,7 @@ fn every_listener_gives_the_same_records_to_those_it_lets_in() {
         for wrong in [self::login(mechanism, "alice", "guessed"), self::login(mechanism, "mallory", "secret of alice")]
         {
             let failure = doors.refuse(doors.login, "sasl_plaintext", &wrong);
+            assert_eq!(failure.kind, FailureKind::Fatal, "no other try will help: {failure}");
             assert!(failure.message.contains(&wrong[1].1) && failure.message.contains(mechanism), "{failure}");
             assert!(!failure.message.contains("guessed") && !failure.message.contains("secret of"), "{failure}");
         }

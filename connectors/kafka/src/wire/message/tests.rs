@@ -12,6 +12,7 @@ use kafka_protocol::{
     protocol::{Decodable, Encodable, StrBytes},
 };
 use proptest::prelude::*;
+use rand::{Rng, SeedableRng, rngs::SmallRng};
 use uuid::Uuid;
 
 use super::*;
@@ -197,6 +198,52 @@ fn read_all(bytes: &[u8]) {
     let _ = api_versions::Versions::read(&mut take());
     let _ = sasl::Mechanisms::read(&mut take());
     let _ = sasl::Token::read(&mut take());
+}
+
+/// Answers of every kind and version, without their headers.
+fn corpus() -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = (12..=17).map(a_fetch_answer).collect();
+    all.extend((12..=13).map(a_metadata_answer));
+    all.extend((6..=9).map(an_offsets_answer));
+    all.push(a_versions_answer());
+    let mechanisms = vec![StrBytes::from_static_str("PLAIN"), StrBytes::from_static_str("SCRAM-SHA-256")];
+    let handshake = theirs::SaslHandshakeResponse::default().with_mechanisms(mechanisms);
+    all.push(answered(Api::SaslHandshake, 1, &handshake));
+    let token = theirs::SaslAuthenticateResponse::default().with_auth_bytes(Bytes::from_static(b"v=token"));
+    all.push(answered(Api::SaslAuthenticate, 2, &token));
+    all.into_iter().map(|answer| answer[4..].to_vec()).collect()
+}
+
+/// How many damaged answers are read; `TINE_FUZZ_CASES` asks for more.
+fn cases() -> u64 {
+    let asked = std::env::var("TINE_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
+    asked.unwrap_or(if cfg!(debug_assertions) { 50_000 } else { 1_000_000 })
+}
+
+#[test]
+fn a_million_damaged_answers_are_refused_or_read_without_a_panic() {
+    let corpus = corpus();
+    let mut random = SmallRng::seed_from_u64(cases());
+    for _ in 0..cases() {
+        let mut bytes = corpus[random.random_range(0..corpus.len())].clone();
+        for _ in 0..random.random_range(1..5) {
+            let at = random.random_range(0..bytes.len());
+            match random.random_range(0..6) {
+                0 => bytes[at] ^= 1 << random.random_range(0..8),
+                1 => bytes[at] = [0, 1, 2, 0x7f, 0x80, 0xff][random.random_range(0..6)],
+                // A length or a count that claims a lot.
+                2 => drop(bytes.splice(at..at, [0xff, 0xff, 0xff, 0xff, 0x0f])),
+                3 => bytes.truncate(at.max(1)),
+                4 => bytes.insert(at, random.random()),
+                _ => {
+                    let other = &corpus[random.random_range(0..corpus.len())];
+                    let from = random.random_range(0..other.len());
+                    bytes.splice(at.., other[from..].iter().copied());
+                }
+            }
+        }
+        read_all(&bytes);
+    }
 }
 
 proptest! {
