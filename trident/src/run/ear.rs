@@ -103,3 +103,43 @@ impl Receive for Ear {
         self.tell(Event::Broke(peer, failure)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tine_core::id::TaskId;
+
+    use super::*;
+
+    fn frame(era: u64, kind: Kind, body: &'static [u8]) -> Frame {
+        Frame { era: Era(era), to: TaskId(1), from: TaskId(2), kind, body: Bytes::from_static(body) }
+    }
+
+    fn ear(leads: bool) -> (Ear, mpsc::Receiver<Told>) {
+        let (told, heard) = mpsc::channel(8);
+        let present = Present { era: Era(7), links: Arc::new(Links::new()), leads };
+        (Ear { presence: Arc::new(Mutex::new(Some(present))), told }, heard)
+    }
+
+    #[tokio::test]
+    async fn p11_frames_of_another_era_are_dropped_unread_and_those_of_this_one_are_read() {
+        let (ear, mut heard) = ear(true);
+        let garbage: &[u8] = &[255; 9];
+        for kind in [Kind::Tuples, Kind::Reports] {
+            ear.frame(WorkerId(1), frame(6, kind, garbage)).await;
+            assert!(heard.try_recv().is_err(), "{kind:?}");
+            ear.frame(WorkerId(1), frame(7, kind, garbage)).await;
+            assert!(matches!(heard.try_recv(), Ok(Told::Event(Event::Broke(WorkerId(1), _)))), "{kind:?}");
+            assert!(matches!(heard.try_recv(), Ok(Told::Event(Event::Up(WorkerId(1))))));
+        }
+    }
+
+    #[tokio::test]
+    async fn x2_reports_are_for_whoever_leads_alone() {
+        let (ear, mut heard) = ear(false);
+        ear.frame(WorkerId(1), frame(7, Kind::Reports, &[255; 9])).await;
+        assert!(heard.try_recv().is_err());
+        ear.frame(WorkerId(1), frame(5, Kind::Control, READY)).await;
+        assert!(matches!(heard.try_recv(), Ok(Told::Event(Event::Ready(WorkerId(1), Era(5))))));
+    }
+}
