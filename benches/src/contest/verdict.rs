@@ -237,6 +237,12 @@ mod tests {
         }
     }
 
+    const GOALS: [super::super::Goal; 3] = [
+        of_tine(Figure::RateTo("hand"), Bound::AtLeast(0.6)),
+        of_tine(Figure::RateTo("hand-native"), Bound::AtLeast(0.6)),
+        of_tine(Figure::RssMb, Bound::AtMost(99.0)),
+    ];
+
     fn contest() -> Contest {
         let entry = |system: System| Entry { label: system.name(), system, job: Job::Values };
         Contest {
@@ -244,11 +250,7 @@ mod tests {
             workload: Workload::full(Job::Values),
             entries: [System::Hand, System::Tine].map(entry).into(),
             yardsticks: &["hand", "hand-native"],
-            goals: &[
-                of_tine(Figure::RateTo("hand"), Bound::AtLeast(0.6)),
-                of_tine(Figure::RateTo("hand-native"), Bound::AtLeast(0.6)),
-                of_tine(Figure::RssMb, Bound::AtMost(99.0)),
-            ],
+            goals: &GOALS,
         }
     }
 
