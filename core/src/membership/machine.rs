@@ -135,6 +135,8 @@ impl Membership {
                 self.seen = sight;
                 self.follow(&mut effects);
             }
+            // Told again (a claim was written anew, this worker registered anew): the same reign, whose eras are counted on.
+            Event::Led(nonce) if self.reign.as_ref().is_some_and(|reign| reign.nonce == nonce) => {}
             Event::Led(nonce) => {
                 self.reign = Some(Reign { nonce, count: 0, stage: Stage::Open, made: None, ready: BTreeSet::new() });
             }

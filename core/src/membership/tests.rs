@@ -191,6 +191,28 @@ fn z5_a_worker_whose_registration_is_gone_drops_its_tasks_before_it_registers_ag
     assert_eq!(world.owners(), [1, 5]);
 }
 
+/// A worker that runs an era takes another assignment of that name for its own, and says nothing.
+#[test]
+fn p11_a_leader_that_registers_anew_makes_an_era_that_nobody_knows() {
+    let mut world = World::default();
+    (1..=2).for_each(|id| world.join(id));
+    world.lead(1, 9);
+    let before = world.owners.clone().unwrap();
+    world.tell(1, Event::Expired);
+    let again = Member { peer: Peer { id: WorkerId(5), ..member(1).peer }, ..member(1) };
+    world.sight.members.push(again.clone());
+    let machine = world.workers.remove(&1).unwrap();
+    world.workers.insert(5, machine);
+    world.tell(5, Event::Registered(again));
+    world.tell(5, Event::Led(Nonce(9)));
+    world.everybody_looks();
+    assert_eq!(world.owners(), [2, 5]);
+    assert_ne!(world.owners.clone().unwrap().era, before.era);
+    world.log.clear();
+    world.tell(5, Event::Led(Nonce(9)));
+    assert!(world.log.is_empty(), "the same reign, told twice: {:?}", world.log);
+}
+
 #[test]
 fn another_version_gets_no_tasks_and_both_fingerprints_are_named() {
     let mut world = World::default();
