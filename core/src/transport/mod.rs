@@ -66,7 +66,8 @@ pub trait Receive: Send + Sync + 'static {
     /// waiting here for room in a task's queue holds that peer back, and no other.
     async fn frame(&self, peer: WorkerId, frame: Frame);
 
-    /// The connection to a peer stands: frames may be sent. Comes again after every `lost` that was not the last.
+    /// The connection to a peer stands: frames may be sent. Comes again after every `lost` that was not the last, whichever
+    /// direction broke; and may come twice.
     async fn up(&self, peer: WorkerId);
 
     /// A connection to or from a peer broke. `roots` are those of the frames that the peer has not taken; empty when the

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     failure::Failure,
     id::WorkerId,
-    transport::{FRAME_BYTES_MAX, Frame, FrameError},
+    transport::{FRAME_BYTES_MAX, Frame, FrameError, Link},
 };
 
 /// Streams of one connection: a worker opens one.
@@ -149,6 +149,10 @@ async fn take_in(
     if let Some(before) = before {
         before.abort();
         shared.receive.lost(from, Vec::new(), Failure::transient("the peer has called again")).await;
+    }
+    // Its direction stands again, and ours may never have broken: whoever dialled last says that both do.
+    if shared.line(from).is_some_and(|line| line.is_up()) {
+        shared.receive.up(from).await;
     }
     let mut roster = shared.roster.subscribe();
     let me = roster.borrow().me.as_ref().map(|me| me.id);

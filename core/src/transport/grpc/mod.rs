@@ -57,7 +57,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Grpc {
     shared: Arc<Shared>,
     address: String,
-    lines: Mutex<BTreeMap<WorkerId, (Arc<Line>, Dialer)>>,
     /// Dropped with the transport: the server then closes its port and its connections.
     _close: oneshot::Sender<()>,
 }
@@ -72,6 +71,15 @@ struct Shared {
     roster: watch::Sender<Roster>,
     /// Who is taking in the frames of which caller.
     callers: Mutex<BTreeMap<WorkerId, AbortHandle>>,
+    /// The links to the peers, and who keeps them up.
+    lines: Mutex<BTreeMap<WorkerId, (Arc<Line>, Dialer)>>,
+}
+
+impl Shared {
+    fn line(&self, peer: WorkerId) -> Option<Arc<Line>> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.get(&peer).map(|(line, _)| line.clone())
+    }
 }
 
 /// A dialer's task, ended with this handle.
@@ -93,12 +101,12 @@ impl Grpc {
         let port = tokio::net::TcpListener::bind(&bound[..]).await.map_err(|error| cannot(&error))?;
         let address = listen.advertised(port.local_addr().map_err(|error| cannot(&error))?)?;
         let roster = watch::Sender::new(Roster::default());
-        let shared =
-            Arc::new(Shared { listen: listen.clone(), pem, identity, receive, roster, callers: Mutex::default() });
+        let (listen_on, callers, lines) = (listen.clone(), Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { listen: listen_on, pem, identity, receive, roster, callers, lines });
         let (close, closed) = oneshot::channel();
         accept::serve(shared.clone(), port, closed)?;
         tracing::info!("listens on {listen} for other workers, who reach it at {address}");
-        Ok(Grpc { shared, address, lines: Mutex::default(), _close: close })
+        Ok(Grpc { shared, address, _close: close })
     }
 }
 
@@ -106,6 +114,8 @@ impl Drop for Grpc {
     fn drop(&mut self) {
         // Nobody is a peer any more: what still takes in frames ends by that.
         self.shared.roster.send_replace(Roster::default());
+        // Dialers hold what they are held by.
+        self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -127,7 +137,7 @@ impl Transport for Grpc {
     fn follow(&self, me: &Peer, peers: &[Peer]) {
         let others = || peers.iter().filter(|peer| peer.id != me.id);
         self.shared.roster.send_replace(Roster { me: Some(me.clone()), peers: others().map(|peer| peer.id).collect() });
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.retain(|id, (line, _)| {
             let stays = others().any(|peer| peer.id == *id) && line.caller() == me.id;
             if !stays {
@@ -145,8 +155,7 @@ impl Transport for Grpc {
     }
 
     fn link(&self, peer: WorkerId) -> Option<Arc<dyn Link>> {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.get(&peer).map(|(line, _)| line.clone() as Arc<dyn Link>)
+        self.shared.line(peer).map(|line| line as Arc<dyn Link>)
     }
 
     fn address(&self) -> &str {

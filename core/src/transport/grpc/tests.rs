@@ -174,6 +174,18 @@ async fn a2_what_a_broken_link_lost_is_named_at_once_and_the_link_comes_back() {
     again.hears(|heard| matches!(heard, Heard::Frame(_, got) if got.to == TaskId(9)).then_some(())).await;
 }
 
+#[tokio::test]
+async fn a2_whoever_lost_its_peers_direction_alone_hears_that_the_link_stands_again() {
+    let (mut a, mut b) = pair().await;
+    // From a to b; from b to a nothing happens.
+    a.transport.shared.line(b.me.id).unwrap().end();
+    for worker in [&mut a, &mut b] {
+        worker.hears(|heard| matches!(heard, Heard::Lost(..)).then_some(())).await;
+        worker.hears_up().await;
+    }
+    assert!(b.transport.link(a.me.id).unwrap().is_up());
+}
+
 /// The port of a worker that was dropped is free a moment later.
 async fn eventually<F: Future<Output = Result<Worker, Failure>>>(mut start: impl FnMut() -> F) -> Worker {
     let began = Instant::now();
