@@ -53,11 +53,10 @@ pub(super) type Reigning = Option<(Nonce, Arc<dyn Reign>)>;
 
 type CoordinatorInbox = mpsc::Sender<Inbound<Batches, Reply>>;
 
-/// Other tasks for the coordinator.
+/// Other tasks for the coordinator, which takes them with the `Owners` that it is told of.
 pub(super) struct Rewire {
     links: Arc<Links<Batches>>,
     routes: Vec<Route>,
-    committers: usize,
 }
 
 /// Drives this process's membership.
@@ -90,6 +89,13 @@ struct Ending(AbortHandle);
 impl Drop for Ending {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // The transport knows the ear, which knows the tasks, which know the transport.
+        self.set_present(None);
     }
 }
 
@@ -312,7 +318,9 @@ impl Driver {
         }
         let (routes, committers) = (placement.coordinator_routes(), placement.committers.len());
         tracing::info!("{} workers share the work ({})", assignment.shares.len(), assignment.era);
-        let _ = self.workers.rewire.send(Rewire { links: crew.links.clone(), routes, committers }).await;
+        let _ = self.workers.rewire.send(Rewire { links: crew.links.clone(), routes }).await;
+        // By the same way as `Drain` and `Disbanded`: what was said before must be heard before.
+        self.tell(Reply::Owners { committers }).await;
     }
 }
 
@@ -377,19 +385,19 @@ pub(super) async fn coordinate(
             }
         }
         let now_ms = || u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        effects = tokio::select! {
-            biased;
-            Some(rewire) = rewires.recv() => {
-                links = rewire.links;
-                spout = task(rewire.routes, spout.into_spout());
-                spout.reply(now_ms(), Reply::Owners { committers: rewire.committers })
+        effects = match arrivals.recv().await {
+            Some(Inbound::Reply(reply)) => {
+                if matches!(reply, Reply::Owners { .. })
+                    && let Ok(rewire) = rewires.try_recv()
+                {
+                    links = rewire.links;
+                    spout = task(rewire.routes, spout.into_spout());
+                }
+                spout.reply(now_ms(), reply)
             }
-            inbound = arrivals.recv() => match inbound {
-                Some(Inbound::Reply(reply)) => spout.reply(now_ms(), reply),
-                Some(Inbound::Ended(root, end)) => spout.ended(now_ms(), root, end),
-                Some(Inbound::Tuple(_)) => Vec::new(),
-                None => return,
-            },
+            Some(Inbound::Ended(root, end)) => spout.ended(now_ms(), root, end),
+            Some(Inbound::Tuple(_)) => Vec::new(),
+            None => return,
         };
     }
 }
