@@ -88,6 +88,10 @@ pub fn read_tuple(frame: Frame) -> Result<Tuple<Message>, Failure> {
     }
     let message = match head {
         Head::Emit { attempt, plan } => Message::Emit { attempt, plan: Arc::new(plan) },
+        // Every row has a byte at least. Receivers set memory aside by this number.
+        Head::Rows { count, .. } if count > bytes.len() as u64 => {
+            return Err(strange(&format_args!("{count} rows in {} bytes", bytes.len())));
+        }
         Head::Rows { attempt, txid, chunk, target, count } => {
             let rows = Box::new(Packed { count, bytes });
             Message::Rows { attempt, txid, chunk, target, rows }
@@ -179,6 +183,16 @@ mod tests {
         assert!(
             matches!(back.message, Message::Commit(back) if back.location == location && back.manifest == manifest)
         );
+    }
+
+    #[test]
+    fn x3_more_rows_than_bytes_are_refused() {
+        let of = |count| Box::new(Packed { count, bytes: Bytes::from_static(b"xyz") });
+        let target = Target::State(StateIndex(1));
+        let rows = |count| Message::Rows { attempt: ATTEMPT, txid: TxId(9), chunk: 1, target, rows: of(count) };
+        assert!(read_tuple(frame(rows(3))).is_ok());
+        assert!(read_tuple(frame(rows(4))).unwrap_err().message.contains("4 rows in 3 bytes"));
+        assert!(read_tuple(frame(rows(u64::MAX))).is_err());
     }
 
     #[test]
