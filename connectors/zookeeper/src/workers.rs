@@ -116,7 +116,7 @@ impl Worker {
 
     fn say_strange(&self, node: &str, why: &str) {
         if self.strange.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned()) {
-            tracing::warn!("zookeeper node {node} is no worker of this version, and gets no tasks: {why}");
+            tracing::warn!("zookeeper node {node} is nothing that this version reads, and counts for nothing: {why}");
         }
     }
 
@@ -127,7 +127,8 @@ impl Worker {
                 self.watches.lock().unwrap_or_else(PoisonError::into_inner).push(watch);
                 match content.is_empty() {
                     true => Ok(None),
-                    false => Assignment::decode(&content).map(Some).map_err(|error| corrupt(&node, error)),
+                    // A leader writes another over it: nothing may wait for somebody to delete it.
+                    false => Ok(Assignment::decode(&content).map_err(|error| self.say_strange(&node, &error.to_string())).ok()),
                 }
             }
             Err(Trouble::Refused(Error::NoNode)) => Ok(None),
