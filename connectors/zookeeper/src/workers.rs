@@ -128,7 +128,10 @@ impl Worker {
                 match content.is_empty() {
                     true => Ok(None),
                     // A leader writes another over it: nothing may wait for somebody to delete it.
-                    false => Ok(Assignment::decode(&content).map_err(|error| self.say_strange(&node, &error.to_string())).ok()),
+                    false => {
+                        let read = Assignment::decode(&content);
+                        Ok(read.inspect_err(|error| self.say_strange(&node, &error.to_string())).ok())
+                    }
                 }
             }
             Err(Trouble::Refused(Error::NoNode)) => Ok(None),

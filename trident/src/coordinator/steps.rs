@@ -19,7 +19,8 @@ impl Coordinator {
         }
         let drained = self.open.is_empty();
         let reached = self.goal.as_ref().is_some_and(|goal| has_reached(&self.positions, goal));
-        if drained && (self.stopping || reached) {
+        // Without owners nothing is under way, and none may come: what was begun is begun again by the next leader.
+        if (drained && reached) || (self.stopping && (drained || self.committers == 0)) {
             return self.finish(Ok(()), out);
         }
         if drained && self.moving == Moving::Draining {

@@ -412,6 +412,21 @@ fn other_owners_are_a_new_generation_and_nothing_is_sent_before_there_are_some()
 }
 
 #[test]
+fn r6_a_run_that_is_asked_to_end_does_not_wait_for_workers_that_are_not_there() {
+    let mut world = World::with(Setup { committers: 0, ..World::setup(CommitMode::Whole, Horizon::Endless) });
+    world.elect(GroupRecord::default());
+    world.tell(Reply::Owners { committers: 1 });
+    world.answer_raise();
+    world.answer_bounds();
+    world.skip_notes();
+    world.tell(Reply::Disbanded(Failure::transient("x")));
+    world.skip_notes();
+    world.answer_raise();
+    world.tell(Reply::Stop);
+    assert!(world.calls.iter().any(|call| matches!(call, Call::Finish(Ok(())))), "{:?}", world.calls);
+}
+
+#[test]
 fn a_change_of_owners_waits_until_what_is_under_way_is_complete() {
     let mut world = World::leading_whole();
     world.tell(Reply::Drain);
