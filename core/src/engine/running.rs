@@ -31,8 +31,8 @@ const RETIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// [`stop`](Running::stop) do better.
 ///
 /// ```no_run
-/// # fn topology() -> tine_core::topology::Topology { unimplemented!() }
-/// let running = topology().start()?;
+/// # fn run(topology: tine_core::topology::Topology) -> Result<(), Box<dyn std::error::Error>> {
+/// let running = topology.start()?;
 /// running.drain_on_signals()?;
 /// running.rebalance("count", 2)?;
 /// for task in running.tasks() {
@@ -40,7 +40,8 @@ const RETIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// }
 /// let summary = running.wait()?;
 /// assert!(summary.drained, "{:?}", summary);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok(())
+/// # }
 /// ```
 pub struct Running {
     shared: Arc<Shared>,

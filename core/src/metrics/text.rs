@@ -80,11 +80,11 @@ impl fmt::Debug for MetricsServer {
 /// Serves the figures of a running topology on a loopback address.
 ///
 /// ```no_run
-/// # fn running() -> tine_core::engine::Running { unimplemented!() }
-/// let running = running();
+/// # fn watch(running: tine_core::engine::Running) -> Result<(), Box<dyn std::error::Error>> {
 /// let _server = tine_core::metrics::serve(&running, "127.0.0.1:9100".parse()?)?;
 /// running.wait()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// # Errors
