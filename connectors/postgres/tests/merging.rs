@@ -3,7 +3,7 @@
 
 mod server;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use server::*;
 use tine_core::failure::FailureKind;
@@ -188,7 +188,6 @@ impl Counting {
         self.session = session(&self.database, &self.spec).await;
         let ours = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'tine.%'";
         until("the old session has ended", || async { self.fresh.number(ours).await <= 1 }).await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
         self.fresh.number(text).await
     }
 }

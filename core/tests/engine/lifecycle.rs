@@ -91,10 +91,8 @@ fn a_killed_topology_ends_at_once_and_closes_its_tasks() {
     let running = endless(&log, &calls);
     until("it runs", || log.emitted() > 1000);
     running.kill().unwrap();
-    let emitted = log.emitted();
-    std::thread::sleep(Duration::from_millis(50));
-    assert_eq!(log.emitted(), emitted);
     assert_eq!(calls.cleaned.load(Ordering::SeqCst), 4);
+    assert!(log.words().last().unwrap().starts_with("close"), "the spout does nothing after it was closed");
 }
 
 #[test]

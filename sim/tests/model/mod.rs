@@ -10,6 +10,7 @@
 pub(crate) mod agreement;
 pub(crate) mod coordination;
 pub(crate) mod database;
+pub(crate) mod look;
 pub(crate) mod part;
 pub(crate) mod process;
 pub(crate) mod records;

@@ -43,7 +43,8 @@ pub(super) async fn keep_up(shared: Arc<Shared>, peer: Peer, line: Arc<Line>) {
                 failure
             }
             Err(failure) => {
-                line.end();
+                let tries = line.not_let_in();
+                tracing::debug!("try {tries} to connect to {} at {} failed: {failure}", peer.id, peer.address);
                 failure
             }
         };

@@ -3,7 +3,10 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -27,6 +30,8 @@ pub(super) struct Line {
     caller: WorkerId,
     peer: WorkerId,
     connection: Mutex<Option<Arc<Connection>>>,
+    /// Tries to connect that have failed since it stood last.
+    failed: AtomicU64,
 }
 
 /// One connection, while it stands.
@@ -47,7 +52,7 @@ struct Flight {
 
 impl Line {
     pub(super) fn new(caller: WorkerId, peer: WorkerId) -> Line {
-        Line { caller, peer, connection: Mutex::new(None) }
+        Line { caller, peer, connection: Mutex::new(None), failed: AtomicU64::new(0) }
     }
 
     pub(super) fn caller(&self) -> WorkerId {
@@ -65,9 +70,22 @@ impl Line {
 
     /// The peer has let us in: frames may be sent.
     pub(super) fn stands(&self) {
+        self.failed.store(0, Ordering::Relaxed);
         if let Some(connection) = self.lock().as_ref() {
             connection.lock().stands = true;
         }
+    }
+
+    /// The peer could not be reached or has not let us in; answers how often that was so since the link stood last.
+    pub(super) fn not_let_in(&self) -> u64 {
+        self.end();
+        self.failed.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Tries to connect that have failed since it stood last.
+    #[cfg(test)]
+    pub(super) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// The peer has taken all frames up to this number.

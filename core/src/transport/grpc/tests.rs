@@ -198,11 +198,19 @@ async fn eventually<F: Future<Output = Result<Worker, Failure>>>(mut start: impl
     }
 }
 
+/// Waits until a caller has tried to connect several times in vain.
+async fn tries_in_vain(caller: &Worker, called: &Worker) {
+    let line = caller.transport.shared.line(called.me.id).expect("it tries");
+    let began = Instant::now();
+    while line.failed() < 5 {
+        assert!(began.elapsed() < Duration::from_secs(20), "only {} tries have failed", line.failed());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Whether a caller that has tried several times was never let in.
 async fn refused(caller: &Worker, called: &Worker) -> bool {
-    assert!(caller.transport.link(called.me.id).is_some(), "it tries");
-    // Its pauses begin with 20 ms: it has tried five times at least.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    tries_in_vain(caller, called).await;
     !called.transport.shared.callers.lock().unwrap().contains_key(&caller.me.id)
 }
 
@@ -227,8 +235,8 @@ async fn x1_a_worker_that_is_no_peer_any_more_is_cut_off() {
     let (mut a, mut b) = pair().await;
     b.follow(&[]);
     a.hears(|heard| matches!(heard, Heard::Lost(..)).then_some(())).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(a.send(&b, frame(66, 1), 66).await.is_err() || !a.transport.link(WorkerId(2)).unwrap().is_up());
+    tries_in_vain(&a, &b).await;
+    assert!(a.send(&b, frame(66, 1), 66).await.is_err() && !a.transport.link(WorkerId(2)).unwrap().is_up());
     a.follow(&[&b]);
     b.follow(&[&a]);
     b.hears_up().await;
