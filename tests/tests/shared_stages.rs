@@ -2,6 +2,8 @@
 //! three tables stay exact together.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helper functions of tests fail like tests")]
 
+mod letters;
+
 use std::{
     fs,
     path::Path,
@@ -12,43 +14,21 @@ use std::{
     time::Duration,
 };
 
-use tine::{Listen, Options, Phase, Postgres, RunError, Shutdown, Summary, Topology, ZooKeeper, files};
+use tine::{Listen, Options, Phase, Postgres, RunError, Shutdown, Summary, Topology, ZooKeeper};
 use tine_tests::{
-    count::{self, Counts},
-    eventually, produce, report,
+    count, eventually, produce, report,
     services::{shared, unique},
 };
 use tokio::task::JoinHandle;
+
+use self::letters::{ending, parity, regrouped};
 
 /// A machine that compiles at the same time is slow.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 fn topology(folder: &Path, database: &str) -> Topology {
-    let (topology, database) = (Topology::new("stages"), Postgres::connect(database).unwrap());
-    let words = topology
-        .source(files([folder.join("a.txt"), folder.join("b.txt"), folder.join("c.txt")]).text())
-        .stage(|lines| lines.flat_map(|line| line.split_ascii_whitespace()).group_by(|word| word).count());
-    words.clone().persist(database.table("words").key("word").value("n"));
-    let endings = words.stage(|words| words.group_by(|(word, _)| ending(word)).sum(|(_, n)| *n));
-    endings.clone().persist(database.table("endings").key("ending").value("n"));
-    endings
-        .stage(|endings| endings.group_by(|(ending, _)| parity(ending)).sum(|(_, n)| *n))
-        .persist(database.table("parities").key("parity").value("n"));
-    topology
-}
-
-fn ending(word: &str) -> &str {
-    &word[word.len() - 1..]
-}
-
-fn parity(ending: &str) -> &'static str {
-    if ending.as_bytes()[0].is_multiple_of(2) { "even" } else { "odd" }
-}
-
-fn regrouped(words: &Counts, group: impl Fn(&str) -> &str) -> Counts {
-    let mut counts = Counts::new();
-    words.iter().for_each(|(word, n)| *counts.entry(group(word).to_owned()).or_default() += n);
-    counts
+    let database = Postgres::connect(database).unwrap();
+    letters::topology(folder, |name| database.table(name))
 }
 
 /// One worker, in this process.

@@ -1,6 +1,8 @@
 //! Stages after a repartition, run by the real driver: words are counted, then summed up by letter, in one transaction.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helper functions of tests fail like tests")]
 
+mod letters;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,28 +14,13 @@ use tine::{Options, Phase, RunError, Shutdown, Sqlite, Topology, files};
 use tine_tests::count::{self, Counts};
 use tine_tests::{eventually, produce};
 
+use self::letters::{ending, parity, regrouped};
+
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn topology(folder: &Path) -> Topology {
-    let (topology, database) = (Topology::new("stages"), Sqlite::open(folder.join("stages.db")));
-    let words = topology
-        .source(files([folder.join("a.txt"), folder.join("b.txt"), folder.join("c.txt")]).text())
-        .stage(|lines| lines.flat_map(|line| line.split_ascii_whitespace()).group_by(|word| word).count());
-    words.clone().persist(database.table("words").key("word").value("n"));
-    let endings = words.stage(|words| words.group_by(|(word, _)| ending(word)).sum(|(_, n)| *n));
-    endings.clone().persist(database.table("endings").key("ending").value("n"));
-    endings
-        .stage(|endings| endings.group_by(|(ending, _)| parity(ending)).sum(|(_, n)| *n))
-        .persist(database.table("parities").key("parity").value("n"));
-    topology
-}
-
-fn ending(word: &str) -> &str {
-    &word[word.len() - 1..]
-}
-
-fn parity(ending: &str) -> &'static str {
-    if ending.as_bytes()[0].is_multiple_of(2) { "even" } else { "odd" }
+    let database = Sqlite::open(folder.join("stages.db"));
+    letters::topology(folder, |name| database.table(name))
 }
 
 /// Small batches and a number of tasks that differs from run to run.
@@ -50,12 +37,6 @@ async fn table(folder: &Path, table: &'static str) -> Counts {
         _ => "select parity, n from parities",
     };
     sqlx::query_as::<_, (String, i64)>(query).fetch_all(&mut connection).await.unwrap().into_iter().collect()
-}
-
-fn regrouped(words: &Counts, group: impl Fn(&str) -> &str) -> Counts {
-    let mut counts = Counts::new();
-    words.iter().for_each(|(word, n)| *counts.entry(group(word).to_owned()).or_default() += n);
-    counts
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,9 @@ use tine_tests::{report, wait_until};
 /// A machine that compiles at the same time is slow.
 const DEADLINE: Duration = Duration::from_secs(90);
 
+/// How long a copy is put to sleep without being missed: a fifth of its session.
+const SHORT_SLEEP: Duration = Duration::from_secs(2);
+
 /// Emitters and shards of a copy with two of them, or three.
 const SHARES: &str = " emitters, ";
 
@@ -20,6 +23,28 @@ async fn scene() -> Option<(Scene, Job)> {
     let address = shared::zookeeper()?;
     let job = scene.job().zookeeper(&address).listening().with("--commit-interval-ms", "100");
     Some((scene, job))
+}
+
+/// Two copies that share the work of a topic under load.
+struct Pair {
+    _scene: Scene,
+    job: Job,
+    feed: Feed,
+    first: Life,
+    second: Life,
+}
+
+/// Starts one copy, and another one when the first has committed.
+async fn pair() -> Option<Pair> {
+    let (scene, job) = scene().await?;
+    let feed = scene.feed();
+    let first = job.start().unwrap();
+    says(&first, "1 workers share the work", 1);
+    commit(&[&first], 3);
+    let second = job.start().unwrap();
+    says(&first, "2 workers share the work", 1);
+    commit(&[&first, &second], 10);
+    Some(Pair { _scene: scene, job, feed, first, second })
 }
 
 /// Waits until a copy has said `text`, `times` times in all.
@@ -90,14 +115,7 @@ async fn finish(job: &Job, feed: Feed, lives: Vec<Life>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p11_copies_are_added_and_taken_away_and_share_the_work_without_a_failed_attempt() {
-    let Some((scene, job)) = scene().await else { return };
-    let feed = scene.feed();
-    let first = job.start().unwrap();
-    says(&first, "1 workers share the work", 1);
-    commit(&[&first], 3);
-    let second = job.start().unwrap();
-    says(&first, "2 workers share the work", 1);
-    commit(&[&first, &second], 10);
+    let Some(Pair { _scene, job, feed, first, second }) = pair().await else { return };
     let mut third = job.start().unwrap();
     says(&first, "3 workers share the work", 1);
     commit(&[&first, &second, &third], 10);
@@ -116,12 +134,7 @@ async fn p11_copies_are_added_and_taken_away_and_share_the_work_without_a_failed
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a8_a_killed_worker_and_a_killed_leader_are_replaced_and_the_counts_stay_exact() {
-    let Some((scene, job)) = scene().await else { return };
-    let feed = scene.feed();
-    let mut first = job.start().unwrap();
-    says(&first, "1 workers share the work", 1);
-    let mut second = job.start().unwrap();
-    says(&first, "2 workers share the work", 1);
+    let Some(Pair { _scene, job, feed, mut first, mut second }) = pair().await else { return };
     let third = job.start().unwrap();
     says(&first, "3 workers share the work", 1);
     commit(&[&first, &second, &third], 10);
@@ -153,13 +166,7 @@ async fn a8_a_killed_worker_and_a_killed_leader_are_replaced_and_the_counts_stay
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a3_a_worker_that_slept_through_its_session_harms_nothing_and_is_used_again() {
-    let Some((scene, job)) = scene().await else { return };
-    let feed = scene.feed();
-    let first = job.start().unwrap();
-    says(&first, "1 workers share the work", 1);
-    let mut second = job.start().unwrap();
-    says(&first, "2 workers share the work", 1);
-    commit(&[&first, &second], 5);
+    let Some(Pair { _scene, job, feed, first, mut second }) = pair().await else { return };
 
     let hit = second.pause_in(Phase::CommitSent, DEADLINE).unwrap();
     let slept = Instant::now();
@@ -176,13 +183,7 @@ async fn a3_a_worker_that_slept_through_its_session_harms_nothing_and_is_used_ag
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a4_a_leader_that_slept_through_its_reign_becomes_a_worker_of_the_next_one() {
-    let Some((scene, job)) = scene().await else { return };
-    let feed = scene.feed();
-    let mut first = job.start().unwrap();
-    says(&first, "1 workers share the work", 1);
-    let second = job.start().unwrap();
-    says(&first, "2 workers share the work", 1);
-    commit(&[&first, &second], 5);
+    let Some(Pair { _scene, job, feed, mut first, second }) = pair().await else { return };
 
     let hit = first.pause_in(Phase::Prepared, DEADLINE).unwrap();
     let slept = Instant::now();
@@ -197,15 +198,9 @@ async fn a4_a_leader_that_slept_through_its_reign_becomes_a_worker_of_the_next_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a11_a_short_sleep_fails_nothing() {
-    let Some((scene, job)) = scene().await else { return };
-    let feed = scene.feed();
-    let first = job.start().unwrap();
-    says(&first, "1 workers share the work", 1);
-    let mut second = job.start().unwrap();
-    says(&first, "2 workers share the work", 1);
-    commit(&[&first, &second], 5);
+    let Some(Pair { _scene, job, feed, first, mut second }) = pair().await else { return };
     second.process.pause().unwrap();
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(SHORT_SLEEP);
     second.process.resume().unwrap();
     commit(&[&first, &second], 10);
     assert_eq!(failed_attempts(&first), 0, "{}", first.said());
