@@ -7,6 +7,7 @@ use crate::{
     faults::{End, Kind},
     report::Took,
     source::SimSource,
+    sql::BackendId,
 };
 
 /// Which faults are in force, each by its place in the plan.
@@ -299,15 +300,19 @@ impl Engine<'_> {
             return;
         }
         self.took_effect(index);
+        self.leave_life(node).into_iter().for_each(|backend| self.abandon(backend));
+        self.look_at_silence(node);
+    }
+
+    /// Ends a process's life, its memory with it; answers with the backends that it leaves behind.
+    pub(crate) fn leave_life(&mut self, node: usize) -> Vec<BackendId> {
         self.nodes[node].up = false;
         self.nodes[node].life += 1;
         self.nodes[node].paused = false;
         self.nodes[node].backlog.clear();
         self.forces.paused[node] = None;
         let mine = self.sql.backends.iter().filter(|(_, backend)| backend.owner.node == node);
-        let mine: Vec<_> = mine.map(|(id, _)| *id).collect();
-        mine.into_iter().for_each(|backend| self.abandon(backend));
-        self.look_at_silence(node);
+        mine.map(|(id, _)| *id).collect()
     }
 
     pub(crate) fn restart(&mut self, node: usize) {

@@ -142,14 +142,7 @@ impl Engine<'_> {
         if !self.nodes[node].up {
             return;
         }
-        self.nodes[node].up = false;
-        self.nodes[node].life += 1;
-        self.nodes[node].paused = false;
-        self.nodes[node].backlog.clear();
-        self.forces.paused[node] = None;
-        let mine = self.sql.backends.iter().filter(|(_, backend)| backend.owner.node == node);
-        let mine: Vec<_> = mine.map(|(id, _)| *id).collect();
-        mine.into_iter().for_each(|backend| self.end_backend(backend));
+        self.leave_life(node).into_iter().for_each(|backend| self.end_backend(backend));
         for session in 0..self.coordination.sessions.len() {
             if self.coordination.sessions[session].node == node && self.coordination.sessions[session].alive {
                 self.end_session(session);

@@ -259,17 +259,8 @@ fn parse_end(text: &str) -> Option<End> {
 }
 
 impl SqlState {
-    /// Those after which it is worth trying again.
-    pub(crate) const PASSING: [SqlState; 8] = [
-        SqlState::Deadlock,
-        SqlState::Serialization,
-        SqlState::StatementTimeout,
-        SqlState::LockTimeout,
-        SqlState::AdminShutdown,
-        SqlState::TooManyConnections,
-        SqlState::DiskFull,
-        SqlState::ReadOnly,
-    ];
+    /// Those after which it is worth trying again: all but the last two.
+    pub(crate) const PASSING: &[SqlState] = SqlState::ALL.split_at(8).0;
 
     /// All of them.
     pub const ALL: [SqlState; 10] = [

@@ -134,6 +134,7 @@ impl Target {
     }
 
     fn draw(self, random: &mut SmallRng, missing: Missing) -> Fault {
+        let mut besides: &[(u32, Kind)] = &[];
         let kinds: &[(u32, Kind)] = match self {
             Target::Worker(_) => &[(5, Kind::Killed), (4, Kind::Paused), (3, Kind::CutOff), (2, Kind::ClockJump)],
             Target::Postgres => &[
@@ -150,14 +151,17 @@ impl Target {
                 (2, Kind::LogFull),
             ],
             Target::Kafka => &SERVER,
-            Target::ZooKeeper(_) => &ENSEMBLE,
+            Target::ZooKeeper(_) => {
+                besides = &ENSEMBLE;
+                &SERVER
+            }
         };
         let here = |kind: Kind| match kind {
             Kind::DiskFull | Kind::LogFull => !missing.disk,
             Kind::ClockJump => !missing.clock,
             _ => true,
         };
-        let kinds: Vec<_> = kinds.iter().filter(|(_, kind)| here(*kind)).collect();
+        let kinds: Vec<_> = kinds.iter().chain(besides).filter(|(_, kind)| here(*kind)).collect();
         let mut left = random.random_range(0..kinds.iter().map(|(weight, _)| weight).sum());
         let kind = kinds.into_iter().find_map(|(weight, kind)| match left < *weight {
             true => Some(*kind),
@@ -183,21 +187,8 @@ const SERVER: [(u32, Kind); 9] = [
     (2, Kind::CutAmid),
 ];
 
-/// The same for one of an ensemble.
-const ENSEMBLE: [(u32, Kind); 12] = [
-    (3, Kind::Killed),
-    (1, Kind::Restarted),
-    (2, Kind::Paused),
-    (2, Kind::Cut),
-    (1, Kind::Refused),
-    (2, Kind::Delayed),
-    (1, Kind::Swallowed),
-    (2, Kind::HalfOpen),
-    (2, Kind::CutAmid),
-    (3, Kind::Lagging),
-    (2, Kind::Apart),
-    (2, Kind::LogFull),
-];
+/// What befalls one of an ensemble besides.
+const ENSEMBLE: [(u32, Kind); 3] = [(3, Kind::Lagging), (2, Kind::Apart), (2, Kind::LogFull)];
 
 /// A fault without its numbers.
 #[derive(Debug, Clone, Copy)]
