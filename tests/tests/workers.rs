@@ -197,6 +197,23 @@ async fn a4_a_leader_that_slept_through_its_reign_becomes_a_worker_of_the_next_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn z6_an_assignment_that_was_deleted_by_hand_is_written_again() {
+    let Some(Pair { _scene, job, feed, first, second }) = pair().await else { return };
+    let zookeeper = zookeeper_client::Client::connect(job.argument("--zookeeper")).await.unwrap();
+    let node = format!("/tine/{}/assignment", job.argument("--name"));
+    zookeeper.delete(&node, None).await.unwrap();
+    says(&first, "deleted or set back by somebody else: writing another", 1);
+    says(&first, "2 workers share the work", 2);
+    commit(&[&first, &second], 10);
+    assert!(!zookeeper.get_data(&node).await.unwrap().0.is_empty());
+    // Whoever comes now finds it.
+    let third = job.start().unwrap();
+    says(&first, "3 workers share the work", 1);
+    commit(&[&first, &second, &third], 3);
+    finish(&job, feed, vec![first, second, third]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a11_a_short_sleep_fails_nothing() {
     let Some(Pair { _scene, job, feed, first, mut second }) = pair().await else { return };
     second.process.pause().unwrap();

@@ -99,6 +99,8 @@ struct Reign {
     stage: Stage,
     /// What it last wrote, or is writing.
     made: Option<Assignment>,
+    /// Whether coordination has shown it: what is missing before may be on its way, what is missing after was taken away.
+    shown: bool,
     ready: BTreeSet<WorkerId>,
 }
 
@@ -127,6 +129,10 @@ impl Membership {
             Event::Expired => {
                 self.me = None;
                 self.seen = Sight::default();
+                if let Some(reign) = &mut self.reign {
+                    // Another session may see less than this one did.
+                    reign.shown = false;
+                }
                 self.stop(&mut effects);
                 let failure = Failure::transient("this worker's registration is gone");
                 self.disband(&failure, &mut effects);
@@ -138,7 +144,8 @@ impl Membership {
             // Told again (a claim was written anew, this worker registered anew): the same reign, whose eras are counted on.
             Event::Led(nonce) if self.reign.as_ref().is_some_and(|reign| reign.nonce == nonce) => {}
             Event::Led(nonce) => {
-                self.reign = Some(Reign { nonce, count: 0, stage: Stage::Open, made: None, ready: BTreeSet::new() });
+                let (made, ready) = (None, BTreeSet::new());
+                self.reign = Some(Reign { nonce, count: 0, stage: Stage::Open, made, shown: false, ready });
             }
             Event::Deposed => {
                 self.reign = None;
@@ -174,11 +181,11 @@ impl Membership {
     /// Starts and stops tasks as the assignment that stands says.
     fn follow(&mut self, effects: &mut Vec<Effect>) {
         let Some(me) = self.my_id() else { return };
-        let Some(assignment) = self.seen.assignment.clone() else { return self.stop(effects) };
         // A leader follows what it wrote; what it sees may be older.
         if self.reign.as_ref().is_some_and(|reign| reign.made.is_some()) {
             return;
         }
+        let Some(assignment) = self.seen.assignment.clone() else { return self.stop(effects) };
         if assignment.fingerprint != self.fingerprint {
             self.stop(effects);
             if self.seen.members.iter().any(|member| member.peer.id == assignment.leader) {
@@ -260,6 +267,26 @@ impl Membership {
         }
     }
 
+    /// Makes another assignment when the one that stood was deleted or set back: who comes now could not read it.
+    fn miss(&mut self, effects: &mut Vec<Effect>) {
+        let Some(reign) = &mut self.reign else { return };
+        let Some(made) = &reign.made else { return };
+        let seen = self.seen.assignment.as_ref();
+        let stands = seen.is_some_and(|seen| seen.era == made.era);
+        reign.shown |= stands;
+        // Another leader's is no accident: this one is about to be deposed.
+        let is_anothers = seen.is_some_and(|seen| seen.nonce != reign.nonce);
+        if stands || is_anothers || !reign.shown || reign.stage == Stage::Writing {
+            return;
+        }
+        let what = format!("the assignment of {} was deleted or set back by somebody else", made.era);
+        effects.push(Effect::Warn(format!("{what}: writing another")));
+        self.disband(&Failure::transient(what), effects);
+        if let Some(reign) = &mut self.reign {
+            (reign.stage, reign.shown) = (Stage::Open, false);
+        }
+    }
+
     fn on_ready(&mut self, worker: WorkerId, era: Era, effects: &mut Vec<Effect>) {
         let Some(reign) = &mut self.reign else { return };
         let Some(made) = &reign.made else { return };
@@ -309,6 +336,7 @@ impl Membership {
     /// Makes an assignment when one is due.
     fn assign(&mut self, effects: &mut Vec<Effect>) {
         self.warn_of_strangers(effects);
+        self.miss(effects);
         let wanted: Vec<Share> = self.eligible().into_iter().map(share).collect();
         let Some(me) = self.my_id() else { return };
         // Whoever leads is one of them: it is the one that all others talk to.
@@ -352,7 +380,7 @@ impl Membership {
         let (nonce, fingerprint) = (reign.nonce, self.fingerprint);
         let era = Era(hash64(&[nonce.0.to_le_bytes(), reign.count.to_le_bytes()].concat()));
         let made = Assignment { era, nonce, leader: me, fingerprint, shares: wanted };
-        (reign.stage, reign.made) = (Stage::Writing, Some(made.clone()));
+        (reign.stage, reign.made, reign.shown) = (Stage::Writing, Some(made.clone()), false);
         reign.ready.clear();
         effects.push(Effect::Write(made));
     }

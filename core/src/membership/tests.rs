@@ -19,6 +19,13 @@ fn member(id: u64) -> Member {
     Member { peer, fingerprint: FINGERPRINT, capacity: Capacity { readers: 1, stages: 1 }, leaving: false }
 }
 
+/// Of another leader, before.
+fn sole_assignment() -> Assignment {
+    let Member { peer, capacity, .. } = member(1);
+    let (era, nonce, leader) = (Era(3), Nonce(2), peer.id);
+    Assignment { era, nonce, leader, fingerprint: FINGERPRINT, shares: vec![Share { peer, capacity }] }
+}
+
 /// Workers and what coordination shows; effects are performed at once, control messages arrive.
 #[derive(Default)]
 struct World {
@@ -253,6 +260,49 @@ fn a4_a_leader_that_was_replaced_follows_the_assignment_that_it_had_seen_meanwhi
     world.tell(1, Event::Deposed);
     assert_eq!(world.running[&1].leader, WorkerId(2));
     assert_eq!(world.owners(), [1, 2]);
+}
+
+#[test]
+fn an_assignment_that_somebody_deletes_or_sets_back_is_made_again_and_everybody_goes_on() {
+    let older = Assignment { nonce: Nonce(9), ..sole_assignment() };
+    for instead in [None, Some(older)] {
+        let mut world = World::default();
+        (1..=2).for_each(|id| world.join(id));
+        world.lead(1, 9);
+        let before = world.owners.clone().unwrap();
+        world.log.clear();
+        world.sight.assignment = instead;
+        world.everybody_looks();
+        assert_eq!(world.owners(), [1, 2]);
+        let made = world.owners.clone().unwrap();
+        assert_ne!(made.era, before.era);
+        assert_eq!(world.sight.assignment, Some(made));
+        assert_eq!(
+            world.said(|effect| matches!(effect, Effect::Warn(text) if text.contains(&before.era.to_string()))),
+            1
+        );
+        assert_eq!(world.said(|effect| matches!(effect, Effect::Disband(_))), 1);
+    }
+}
+
+#[test]
+fn what_was_seen_before_ones_own_write_does_not_count_against_it() {
+    let mut leader = Membership::new(FINGERPRINT);
+    leader.step(Event::Registered(member(1)));
+    leader.step(Event::Led(Nonce(9)));
+    let old = Sight { members: vec![member(1)], assignment: Some(sole_assignment()) };
+    let effects = leader.step(Event::Seen(old.clone()));
+    let made = effects.into_iter().find_map(|effect| if let Effect::Write(made) = effect { Some(made) } else { None });
+    let made = made.unwrap();
+    let writes = |effects: Vec<Effect>| effects.iter().filter(|effect| matches!(effect, Effect::Write(_))).count();
+    assert_eq!(writes(leader.step(Event::Written(made.era, Ok(())))), 0);
+    assert_eq!(writes(leader.step(Event::Seen(old.clone()))), 0, "a late look");
+    let nothing = Sight { assignment: None, ..old.clone() };
+    assert!(leader.step(Event::Seen(nothing)).is_empty(), "a later one, from before the first assignment");
+    let own = Sight { assignment: Some(made), ..old.clone() };
+    assert_eq!(writes(leader.step(Event::Seen(own))), 0);
+    assert_eq!(writes(leader.step(Event::Seen(old.clone()))), 0, "another leader's");
+    assert_eq!(writes(leader.step(Event::Seen(Sight { assignment: None, ..old }))), 1, "taken away");
 }
 
 #[test]
