@@ -64,7 +64,9 @@ pub trait Link: Send + Sync + fmt::Debug {
 pub trait Receive: Send + Sync + 'static {
     /// A frame has come. Frames of one peer come one by one and in order; the frame counts as taken when this returns, so
     /// waiting here for room in a task's queue holds that peer back, and no other.
-    async fn frame(&self, peer: WorkerId, frame: Frame);
+    ///
+    /// `Err`: it was not taken. The connection is closed, and both sides' `lost` say why.
+    async fn frame(&self, peer: WorkerId, frame: Frame) -> Result<(), Failure>;
 
     /// The connection to a peer stands: frames may be sent. Comes again after every `lost` that was not the last, whichever
     /// direction broke; and may come twice.

@@ -1,14 +1,18 @@
 //! What a worker does with what its peers send: tuples to its tasks, reports to its acker, the rest to the membership.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use tine_core::{
     acker::AckerEvent,
     failure::Failure,
-    id::{Era, WorkerId},
+    id::{Era, TaskId, WorkerId},
     membership::Event,
     runtime::Links,
+    task::Effect,
     transport::{Frame, Kind, Receive},
     tuple::Root,
 };
@@ -32,6 +36,7 @@ pub(super) enum Told {
 pub(super) struct Present {
     pub(super) era: Era,
     pub(super) links: Arc<Links<Batches>>,
+    pub(super) tasks: Arc<BTreeSet<TaskId>>,
     /// Whether the acker of this era is here.
     pub(super) leads: bool,
 }
@@ -67,8 +72,15 @@ impl Ear {
             Kind::Tuples => {
                 let Some(present) = self.present(frame.era) else { return Ok(()) };
                 let to = frame.to;
+                if !present.tasks.contains(&to) {
+                    return Err(Failure::transient(format!(
+                        "a tuple for {to}, which does not run here in {}",
+                        frame.era
+                    )));
+                }
                 let tuple = wire::read_tuple(frame)?;
-                present.links.deliver(to, tuple).await;
+                // A task that has ended takes nothing: the tuple's trees fail.
+                present.links.perform(Effect::<_, ()>::Send { to, tuple }).await;
             }
             Kind::Reports => {
                 let Some(present) = self.present(frame.era).filter(|present| present.leads) else { return Ok(()) };
@@ -81,12 +93,8 @@ impl Ear {
 
 #[async_trait]
 impl Receive for Ear {
-    async fn frame(&self, peer: WorkerId, frame: Frame) {
-        if let Err(failure) = self.take(peer, frame).await {
-            tracing::error!("{peer} sent {failure}");
-            self.tell(Event::Broke(peer, failure)).await;
-            self.tell(Event::Up(peer)).await;
-        }
+    async fn frame(&self, peer: WorkerId, frame: Frame) -> Result<(), Failure> {
+        self.take(peer, frame).await.inspect_err(|failure| tracing::error!("{peer} sent {failure}"))
     }
 
     async fn up(&self, peer: WorkerId) {
@@ -107,17 +115,21 @@ impl Receive for Ear {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use tine_core::id::TaskId;
+    use tine_core::tuple::{Anchor, Anchors, Tuple};
 
     use super::*;
+    use crate::message::Message;
 
     fn frame(era: u64, kind: Kind, body: &'static [u8]) -> Frame {
         Frame { era: Era(era), to: TaskId(1), from: TaskId(2), kind, body: Bytes::from_static(body) }
     }
 
+    /// Task 1 runs here, and task 3 at another worker: what goes there is counted.
     fn ear(leads: bool) -> (Ear, mpsc::Receiver<Told>) {
         let (told, heard) = mpsc::channel(8);
-        let present = Present { era: Era(7), links: Arc::new(Links::new()), leads };
+        let mut links = Links::new();
+        links.add_remote(TaskId(3), |_| panic!("a tuple was handed on to another worker"));
+        let present = Present { era: Era(7), links: Arc::new(links), tasks: Arc::new([TaskId(1)].into()), leads };
         (Ear { presence: Arc::new(Mutex::new(Some(present))), told }, heard)
     }
 
@@ -126,20 +138,28 @@ mod tests {
         let (ear, mut heard) = ear(true);
         let garbage: &[u8] = &[255; 9];
         for kind in [Kind::Tuples, Kind::Reports] {
-            ear.frame(WorkerId(1), frame(6, kind, garbage)).await;
-            assert!(heard.try_recv().is_err(), "{kind:?}");
-            ear.frame(WorkerId(1), frame(7, kind, garbage)).await;
-            assert!(matches!(heard.try_recv(), Ok(Told::Event(Event::Broke(WorkerId(1), _)))), "{kind:?}");
-            assert!(matches!(heard.try_recv(), Ok(Told::Event(Event::Up(WorkerId(1))))));
+            assert_eq!(ear.frame(WorkerId(1), frame(6, kind, garbage)).await, Ok(()), "{kind:?}");
+            assert!(ear.frame(WorkerId(1), frame(7, kind, garbage)).await.is_err(), "{kind:?}");
         }
+        assert!(heard.try_recv().is_err(), "whoever owns the connection tells of its end");
+    }
+
+    #[tokio::test]
+    async fn x2_a_tuple_for_another_workers_task_is_refused_by_name() {
+        let (ear, _heard) = ear(true);
+        let message =
+            Message::End { attempt: tine_core::id::Attempt::NONE, txid: tine_core::id::TxId(1), chunks: 0, rows: 0 };
+        let anchors = Anchors::from_slice(&[Anchor { root: Root(4), edge: 5 }]);
+        let (frame, _) = wire::tuple(Era(7), TaskId(3), Tuple { anchors, from: TaskId(2), message }).unwrap();
+        let refused = ear.frame(WorkerId(1), frame).await.unwrap_err();
+        assert!(refused.message.contains(&TaskId(3).to_string()), "{refused}");
     }
 
     #[tokio::test]
     async fn x2_reports_are_for_whoever_leads_alone() {
         let (ear, mut heard) = ear(false);
-        ear.frame(WorkerId(1), frame(7, Kind::Reports, &[255; 9])).await;
-        assert!(heard.try_recv().is_err());
-        ear.frame(WorkerId(1), frame(5, Kind::Control, READY)).await;
+        assert_eq!(ear.frame(WorkerId(1), frame(7, Kind::Reports, &[255; 9])).await, Ok(()));
+        ear.frame(WorkerId(1), frame(5, Kind::Control, READY)).await.unwrap();
         assert!(matches!(heard.try_recv(), Ok(Told::Event(Event::Ready(WorkerId(1), Era(5))))));
     }
 }

@@ -230,7 +230,9 @@ impl Driver {
         if leads {
             crew.tasks.spawn(run_acker_clock(crew.links.clone(), self.workers.options.message_timeout));
         }
-        self.set_present(Some(Present { era: assignment.era, links: crew.links.clone(), leads }));
+        let tasks = placement.tasks().filter(|task| !placement.is_remote(*task)).collect();
+        let (era, links) = (assignment.era, crew.links.clone());
+        self.set_present(Some(Present { era, links, tasks: Arc::new(tasks), leads }));
         self.workers.transport.follow(&me, &assignment.peers());
         let count = assignment.shares.len();
         tracing::info!("worker {} of {count}: {} ({})", place + 1, placement.describe(), assignment.era);

@@ -92,6 +92,9 @@ impl Service<http::Request<Body>> for Entrance {
 /// Answers calls.
 struct Calls(Arc<Shared>);
 
+/// The number of the last frame taken; or why the next one was not, which ends the call.
+type Taken = Result<u64, String>;
+
 type Answers = Pin<Box<dyn Stream<Item = Result<u64, Status>> + Send>>;
 
 impl StreamingService<(u64, Frame)> for Calls {
@@ -103,18 +106,22 @@ impl StreamingService<(u64, Frame)> for Calls {
         let shared = self.0.clone();
         Box::pin(async move {
             let from = admit(&shared, &request)?;
-            let (taken, answers) = watch::channel(0);
+            let (taken, answers) = watch::channel(Ok(0));
             let mut callers = shared.callers.lock().unwrap_or_else(PoisonError::into_inner);
             let before = callers.remove(&from).filter(|before| !before.is_finished());
             let taking = tokio::spawn(take_in(shared.clone(), (from, before), request.into_inner(), taken));
             callers.insert(from, taking.abort_handle());
             drop(callers);
-            let next = |mut answers: watch::Receiver<u64>| async move {
+            let next = |answers: Option<watch::Receiver<Taken>>| async move {
+                let mut answers = answers?;
                 answers.changed().await.ok()?;
-                let taken = *answers.borrow_and_update();
-                Some((Ok(taken), answers))
+                let taken = answers.borrow_and_update().clone();
+                match taken {
+                    Ok(number) => Some((Ok(number), Some(answers))),
+                    Err(why) => Some((Err(Status::aborted(why)), None)),
+                }
             };
-            Ok(Response::new(stream::unfold(answers, next).boxed()))
+            Ok(Response::new(stream::unfold(Some(answers), next).boxed()))
         })
     }
 }
@@ -144,7 +151,7 @@ async fn take_in(
     shared: Arc<Shared>,
     (from, before): (WorkerId, Option<AbortHandle>),
     mut frames: Streaming<(u64, Frame)>,
-    taken: watch::Sender<u64>,
+    taken: watch::Sender<Taken>,
 ) {
     if let Some(before) = before {
         before.abort();
@@ -166,19 +173,22 @@ async fn take_in(
             }
         };
         match next {
-            Ok(Some((number, _))) if number != expected => {
-                break Failure::transient(FrameError::Number { expected, found: number }.to_string());
+            Ok(Some((found, _))) if found != expected => {
+                break Failure::transient(FrameError::Number { expected, found }.to_string());
             }
-            Ok(Some((number, frame))) => {
-                shared.receive.frame(from, frame).await;
-                expected += 1;
-                taken.send_replace(number);
-            }
+            Ok(Some((number, frame))) => match shared.receive.frame(from, frame).await {
+                Ok(()) => {
+                    expected += 1;
+                    drop(taken.send_replace(Ok(number)));
+                }
+                Err(failure) => break failure,
+            },
             Ok(None) => break Failure::transient("the peer has closed it"),
             Err(status) => break Failure::transient(status.message().to_owned()),
         }
     };
     tracing::info!("the link from {from} broke: {failure}");
+    drop(taken.send_replace(Err(failure.message.clone())));
     shared.receive.lost(from, Vec::new(), failure).await;
 }
 

@@ -126,6 +126,9 @@ async fn carry(answers: Streaming<u64>, line: &Line) -> Failure {
                 Err(failure) => failure,
             },
             Ok(None) => Failure::transient("the peer has closed it"),
+            Err(status) if status.code() == Code::Aborted => {
+                Failure::transient(format!("the peer has ended it: {}", status.message()))
+            }
             Err(status) => Failure::transient(chain(&status)),
         };
         return failure;

@@ -23,8 +23,11 @@ const HEARD_MAX: usize = 4096;
 enum Heard {
     Frame(WorkerId, Frame),
     Up,
-    Lost(Vec<Root>),
+    Lost(Vec<Root>, Failure),
 }
+
+/// A frame to this task is one that nobody can read.
+const UNREADABLE: TaskId = TaskId(0xbad);
 
 /// Tells the test; takes frames only while the gate is open.
 struct Ear {
@@ -35,7 +38,10 @@ struct Ear {
 
 #[async_trait::async_trait]
 impl Receive for Ear {
-    async fn frame(&self, peer: WorkerId, frame: Frame) {
+    async fn frame(&self, peer: WorkerId, frame: Frame) -> Result<(), Failure> {
+        if frame.to == UNREADABLE {
+            return Err(Failure::transient("a frame that nobody can read"));
+        }
         loop {
             let opened = self.opened.notified();
             if !*self.shut.lock().unwrap() {
@@ -44,14 +50,15 @@ impl Receive for Ear {
             opened.await;
         }
         let _ = self.heard.send(Heard::Frame(peer, frame)).await;
+        Ok(())
     }
 
     async fn up(&self, _: WorkerId) {
         let _ = self.heard.send(Heard::Up).await;
     }
 
-    async fn lost(&self, _: WorkerId, roots: Vec<Root>, _: Failure) {
-        let _ = self.heard.send(Heard::Lost(roots)).await;
+    async fn lost(&self, _: WorkerId, roots: Vec<Root>, failure: Failure) {
+        let _ = self.heard.send(Heard::Lost(roots, failure)).await;
     }
 }
 
@@ -161,7 +168,7 @@ async fn a2_what_a_broken_link_lost_is_named_at_once_and_the_link_comes_back() {
     }
     let (address, me, began) = (b.me.address.clone(), b.me.clone(), Instant::now());
     drop(b);
-    let roots = a.hears(|heard| if let Heard::Lost(roots) = heard { Some(roots) } else { None }).await;
+    let roots = a.hears(|heard| if let Heard::Lost(roots, _) = heard { Some(roots) } else { None }).await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     // The first was being taken: whether it counts is not decided here.
     assert!(roots.ends_with(&[2, 3, 4, 5].map(Root)), "{roots:?}");
@@ -184,6 +191,23 @@ async fn a2_whoever_lost_its_peers_direction_alone_hears_that_the_link_stands_ag
         worker.hears_up().await;
     }
     assert!(b.transport.link(a.me.id).unwrap().is_up());
+}
+
+#[tokio::test]
+async fn x3_a_frame_that_is_not_taken_ends_the_connection_and_both_sides_hear_why() {
+    let (mut a, mut b) = pair().await;
+    a.send(&b, frame(1, 10), 1).await.unwrap();
+    b.hears(|heard| matches!(heard, Heard::Frame(..)).then_some(())).await;
+    a.send(&b, frame(UNREADABLE.0, 10), 2).await.unwrap();
+    let why = |heard| if let Heard::Lost(roots, failure) = heard { Some((roots, failure.message)) } else { None };
+    let (roots, sender) = a.hears(why).await;
+    assert!(roots.ends_with(&[Root(2)]) && sender.contains("a frame that nobody can read"), "{roots:?} {sender}");
+    let (roots, receiver) = b.hears(why).await;
+    assert!(roots.is_empty() && receiver.contains("a frame that nobody can read"), "{receiver}");
+    // The link comes back, and what follows is taken.
+    a.hears_up().await;
+    a.send(&b, frame(3, 10), 3).await.unwrap();
+    b.hears(|heard| matches!(heard, Heard::Frame(_, got) if got.to == TaskId(3)).then_some(())).await;
 }
 
 /// The port of a worker that was dropped is free a moment later.
