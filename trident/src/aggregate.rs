@@ -54,7 +54,8 @@ pub trait Combiner: Clone + fmt::Debug + Send + Sync + 'static {
     type Input;
     /// What is held for a key while a batch is aggregated.
     ///
-    /// `serde` takes it to other workers of the same program.
+    /// `serde` takes it to other workers of the same program, so everything that `combine` and `store` look at must go through
+    /// it: a field marked `#[serde(skip)]` arrives there as its default, and counts depend on how many workers there are.
     type Held: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
     /// What the table stores: the value columns.
     type Value: Columns;

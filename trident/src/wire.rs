@@ -17,7 +17,7 @@ use tine_core::{
     codec,
     failure::Failure,
     id::{Attempt, Era, TaskId, TxId},
-    transport::{Frame, Kind, Roots},
+    transport::{FRAME_BYTES_MAX, Frame, HEAD_BYTES, Kind, Roots},
     tuple::{Anchor, Anchors, Tuple},
 };
 use tine_state::{Chain, Location, Manifest};
@@ -28,6 +28,12 @@ use crate::{
     pipeline::Target,
     plan::Plan,
 };
+
+/// What a report says of a failure at most: a person reads a page of it.
+const WORDS_MAX: usize = 64 << 10;
+
+/// What a report may take.
+const REPORT_BYTES_MAX: usize = FRAME_BYTES_MAX - HEAD_BYTES;
 
 /// More trees than a tuple of ours belongs to: one.
 const ANCHORS_MAX: usize = 16;
@@ -105,11 +111,29 @@ pub fn read_tuple(frame: Frame) -> Result<Tuple<Message>, Failure> {
     Ok(Tuple { anchors: Anchors::from_vec(anchors), from: frame.from, message })
 }
 
-/// A report for the acker of another worker, and the tree that it is about.
+/// A report for the acker of another worker, and the tree that it is about. A failure's words are cut where they are long, and
+/// an ack that fits into no frame is a failure that says so: a report that was dropped would be waited for.
 pub fn report(era: Era, event: &AckerEvent<Note>) -> Result<(Frame, Roots), Failure> {
-    let mut body = Vec::new();
-    codec::append(event, &mut body)
-        .map_err(|error| Failure::fatal(format!("a report cannot be written in bytes: {error}")))?;
+    let write = |event: &AckerEvent<Note>| {
+        let mut body = Vec::new();
+        let written = codec::append(event, &mut body);
+        written.map_err(|error| Failure::fatal(format!("a report cannot be written in bytes: {error}")))?;
+        Ok(body)
+    };
+    let body = match event {
+        AckerEvent::Fail { root, failure } if failure.message.len() > WORDS_MAX => {
+            let failure = Failure::new(failure.kind, cut(&failure.message));
+            write(&AckerEvent::Fail { root: *root, failure })?
+        }
+        event => match (write(event)?, event) {
+            (long, AckerEvent::Ack { root, .. }) if long.len() > REPORT_BYTES_MAX => {
+                let what = format!("a report of {} bytes, and a frame takes {REPORT_BYTES_MAX}", long.len());
+                let failure = Failure::fatal(format!("{what}: use fewer shards or partitions in one topology"));
+                write(&AckerEvent::Fail { root: *root, failure })?
+            }
+            (body, _) => body,
+        },
+    };
     let roots = match event {
         AckerEvent::Start { root, .. }
         | AckerEvent::Ack { root, .. }
@@ -119,6 +143,12 @@ pub fn report(era: Era, event: &AckerEvent<Note>) -> Result<(Frame, Roots), Fail
     };
     let (to, from) = (TaskId(0), TaskId(0));
     Ok((Frame { era, to, from, kind: Kind::Reports, body: body.into() }, roots))
+}
+
+/// The beginning of a long text, with a mark.
+fn cut(words: &str) -> String {
+    let kept = &words[..words.floor_char_boundary(WORDS_MAX)];
+    format!("{kept} … (cut here: {} of {} bytes)", kept.len(), words.len())
 }
 
 /// Reads a report back: an ack, a failure, or a sign of life. Trees are started where the acker is, and its clock is its own.
@@ -137,10 +167,10 @@ mod tests {
     use proptest::prelude::*;
     use tine_core::{
         hash::Hash128,
-        id::{Epoch, Generation, Nonce},
+        id::{Epoch, Generation, Nonce, Shard},
         tuple::Root,
     };
-    use tine_state::StateIndex;
+    use tine_state::{Digest, ShardRef, StateIndex};
 
     use super::*;
 
@@ -203,6 +233,28 @@ mod tests {
         }
         let fail = AckerEvent::Fail { root: Root(1), failure: Failure::transient("x") };
         assert!(matches!(read_report(&report(Era(1), &fail).unwrap().0), Ok(AckerEvent::Fail { root: Root(1), .. })));
+    }
+
+    #[test]
+    fn a_failure_of_any_length_gets_there_cut_and_marked() {
+        let words = "ä".repeat(FRAME_BYTES_MAX);
+        let failure = Failure::poison(format!("x{words}"));
+        let (frame, _) = report(Era(1), &AckerEvent::Fail { root: Root(1), failure }).unwrap();
+        assert!(frame.len() < 2 * WORDS_MAX, "{}", frame.len());
+        let AckerEvent::Fail { root: Root(1), failure } = read_report(&frame).unwrap() else { panic!("no failure") };
+        let mark = format!("ä … (cut here: {} of {} bytes)", WORDS_MAX - 1, 2 * FRAME_BYTES_MAX + 1);
+        assert!(failure.message.starts_with("xää") && failure.message.ends_with(&mark));
+        assert_eq!(failure.kind, tine_core::failure::FailureKind::Poison);
+    }
+
+    #[test]
+    fn an_ack_that_fits_into_no_frame_fails_its_tree_instead() {
+        let (at, digest) =
+            (ShardRef { state: StateIndex(0), shard: Shard(1) }, Digest { count: u64::MAX, sum: u128::MAX });
+        let note = Note::Digests { digests: vec![(at, digest); 200_000], rows: 0 };
+        let (frame, _) = report(Era(1), &AckerEvent::Ack { root: Root(1), value: 2, note: Some(note) }).unwrap();
+        let AckerEvent::Fail { root: Root(1), failure } = read_report(&frame).unwrap() else { panic!("no failure") };
+        assert!(failure.message.contains("fewer shards"), "{failure}");
     }
 
     proptest! {
