@@ -1,6 +1,7 @@
 //! How small control values are written down: bincode behind a version byte, always read with a limit.
 //!
-//! A length that a hostile or corrupt input claims can never make us allocate: decoding is limited to [`LIMIT`].
+//! A length that a hostile or corrupt input claims makes us allocate no more than [`LIMIT`], and where a few kilobytes are
+//! there, as in what a stranger may send, no more than they can hold.
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -9,6 +10,12 @@ pub const VERSION: u8 = 1;
 
 /// No encoded value may be larger; a plan of 2,000 partitions takes under 100 kB.
 pub const LIMIT: usize = 8 << 20;
+
+/// Up to this many bytes are decoded with a limit of their own.
+const SMALL: usize = 4 << 10;
+
+/// The most that bincode counts against its limit for a byte that it reads: a number of 128 bits may be written in one.
+const COUNTED_PER_BYTE: usize = 16;
 
 /// Bytes that are not what they should be.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +50,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     if version != VERSION {
         return Err(CodecError::UnknownVersion { found: version });
     }
-    let config = bincode::config::standard().with_limit::<LIMIT>();
-    let (value, used) =
-        bincode::serde::decode_from_slice(body, config).map_err(|error| CodecError::Corrupt(error.to_string()))?;
+    let (value, used) = limited(body)?;
     if used != body.len() {
         return Err(CodecError::Corrupt(format!("{} bytes after the end", body.len() - used)));
     }
@@ -70,11 +75,20 @@ pub fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(),
 
 /// Takes such a value off the front of `bytes`.
 pub fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, CodecError> {
-    let config = bincode::config::standard().with_limit::<LIMIT>();
-    let (value, used) =
-        bincode::serde::decode_from_slice(bytes, config).map_err(|error| CodecError::Corrupt(error.to_string()))?;
+    let (value, used) = limited(bytes)?;
     *bytes = &bytes[used..];
     Ok(value)
+}
+
+/// A value at the front, and how many bytes it took. bincode sets memory aside for a text before it looks whether the text is
+/// there, so its limit follows what is there.
+fn limited<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
+    use bincode::{config::standard, serde::decode_from_slice};
+    let decoded = match bytes.len() {
+        ..=SMALL => decode_from_slice(bytes, standard().with_limit::<{ SMALL * COUNTED_PER_BYTE }>()),
+        _ => decode_from_slice(bytes, standard().with_limit::<LIMIT>()),
+    };
+    decoded.map_err(|error| CodecError::Corrupt(error.to_string()))
 }
 
 #[cfg(test)]
@@ -85,6 +99,15 @@ mod tests {
     fn a_hostile_length_is_an_error() {
         let hostile = [VERSION, 253, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
         assert!(matches!(decode::<Vec<u8>>(&hostile), Err(CodecError::Corrupt(_))));
+    }
+
+    #[test]
+    fn x3_a_few_bytes_cannot_claim_megabytes() {
+        let hostile = [VERSION, 252, 0, 0, 0x70, 0];
+        let Err(CodecError::Corrupt(why)) = decode::<String>(&hostile) else { panic!("7 MiB in 6 bytes") };
+        assert_eq!(why, "LimitExceeded");
+        let smallest = vec![0u128; SMALL - 2];
+        assert_eq!(decode::<Vec<u128>>(&encode(&smallest)).unwrap(), smallest);
     }
 
     #[test]

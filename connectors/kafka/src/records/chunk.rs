@@ -110,6 +110,13 @@ fn refused(offset: u64, why: &Unreadable) -> DecodeError {
         Unreadable::Corrupt => DecodeError::Corrupt(format!(
             "the headers of the record at offset {offset} are not what Kafka's format says"
         )),
-        Unreadable::Name(index) => DecodeError::Sink(headers::unreadable(offset, *index)),
+        Unreadable::Name(index) => {
+            DecodeError::Sink(headers::unreadable(offset, &format!("the name of header {index} is not UTF-8")))
+        }
+        Unreadable::Many(count) => {
+            let why =
+                format!("there are {count}, and {} are read at most: produce it with fewer", headers::HEADERS_MAX);
+            DecodeError::Sink(headers::unreadable(offset, &why))
+        }
     }
 }

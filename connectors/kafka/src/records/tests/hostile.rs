@@ -158,6 +158,20 @@ fn a_header_name_that_is_no_text_is_poison_only_when_asked_for() {
 }
 
 #[test]
+fn more_headers_than_anybody_gives_a_record_are_named_before_memory_is_set_aside() {
+    let with = |count| {
+        let headers = (0..count).map(|name| (name.to_string(), None)).collect();
+        batch(&Kind::plain(Compression::Zstd), &[Kept { headers, ..Kept::text(12, "x") }])
+    };
+    let (records, ended) = decode_all(&with(1 << 16), Vec::new());
+    assert!(ended.is_ok() && records[0].headers.len() == 1 << 16, "{ended:?}");
+    let (records, ended) = decode_all(&with((1 << 16) + 1), Vec::new());
+    let Err(DecodeError::Sink(failure)) = ended else { panic!("{ended:?}") };
+    assert_eq!((records, failure.kind), (Vec::new(), FailureKind::Poison));
+    assert!(failure.message.contains("offset 12") && failure.message.contains("65537"), "{failure}");
+}
+
+#[test]
 fn many_headers_are_lent_in_smaller_chunks() {
     let long = || vec![("name".to_string(), Some(vec![7; 20_000]))];
     let records: Vec<Kept> = (0..50).map(|n| Kept { headers: long(), ..Kept::text(n, "x") }).collect();
