@@ -12,6 +12,7 @@
 //! contract for tuples between workers; [`hash`] and [`codec`] are the durable encodings.
 
 pub mod acker;
+pub mod cluster;
 pub mod codec;
 pub mod component;
 pub mod coordination;

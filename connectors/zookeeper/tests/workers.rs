@@ -23,7 +23,7 @@ fn member(id: u64) -> Member {
 fn assignment(nonce: u64, era: u64) -> Assignment {
     let Member { peer, capacity, fingerprint, .. } = member(1);
     let (era, nonce, leader) = (Era(era), Nonce(nonce), peer.id);
-    Assignment { era, nonce, leader, fingerprint, shares: vec![Share { peer, capacity }] }
+    Assignment { era, nonce, leader, fingerprint, shares: vec![Share { peer, capacity }], places: vec![] }
 }
 
 async fn register(zookeeper: &ZooKeeper, id: u64) -> Box<dyn Registration> {

@@ -27,6 +27,18 @@ const REPORTS: usize = 512;
 pub(crate) enum Word {
     Failed(Root, Failure),
     Alive(Root),
+    /// Every tree of the task has failed: what tasks elsewhere had in their hands is gone.
+    AllFailed(Failure),
+}
+
+impl Word {
+    /// The tree that it is about, if it is about one.
+    pub(crate) fn root(&self) -> Option<Root> {
+        match self {
+            Word::Failed(root, _) | Word::Alive(root) => Some(*root),
+            Word::AllFailed(_) => None,
+        }
+    }
 }
 
 /// In front of one spout task.
@@ -71,6 +83,11 @@ impl AckBox {
         self.came(state);
     }
 
+    /// Whether something waits: a hint.
+    pub(crate) fn waits(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) != 0
+    }
+
     fn came(&self, state: MutexGuard<'_, State>) {
         let came = state.acks.len() + state.words.len();
         let was_empty = self.waiting.swap(came, Ordering::AcqRel) == 0;
@@ -83,7 +100,7 @@ impl AckBox {
     /// Everything that has come, in exchange for two empty vectors.
     pub(crate) fn take(&self, acks: &mut Vec<(Root, u64)>, words: &mut Vec<Word>) {
         debug_assert!(acks.is_empty() && words.is_empty());
-        if self.waiting.load(Ordering::Acquire) == 0 {
+        if !self.waits() {
             return;
         }
         let mut state = self.lock();
@@ -112,14 +129,19 @@ impl State {
             *sums.entry(root).or_default() ^= value;
         }
         self.acks.extend(sums);
-        let mut words: HashMap<Root, Word> = HashMap::new();
+        let (mut words, mut all): (HashMap<Root, Word>, _) = (HashMap::new(), None);
         for word in self.words.drain(..) {
             match word {
                 Word::Failed(root, _) => drop(words.insert(root, word)),
                 Word::Alive(root) => drop(words.entry(root).or_insert(word)),
+                // What was said of single trees before it says nothing more.
+                Word::AllFailed(_) => {
+                    words.clear();
+                    all = Some(word);
+                }
             }
         }
-        self.words.extend(words.into_values());
+        self.words.extend(all.into_iter().chain(words.into_values()));
         self.combine_at = COMBINE_ABOVE.max(2 * self.acks.len().max(self.words.len()));
     }
 }

@@ -1,31 +1,49 @@
-//! Wakes the thread that runs a task, whichever that is at the moment.
+//! Wakes whoever works for a task at the moment: the thread that runs it, or the courier that carries its tuples elsewhere.
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::Thread,
 };
 
+use tokio::sync::Notify;
+
 /// One task's bell. The thread that runs the task looks for work before it sleeps, and a ring that comes in between is
 /// not lost: it makes the next `park` return at once.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
-    thread: Mutex<Option<Thread>>,
+    hearer: Mutex<Hearer>,
     called: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+enum Hearer {
+    #[default]
+    Nobody,
+    Thread(Thread),
+    Courier(Arc<Notify>),
 }
 
 impl Bell {
     /// The calling thread runs the task from now on.
     pub(crate) fn attach(&self) {
-        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current());
+        *self.lock() = Hearer::Thread(std::thread::current());
+    }
+
+    /// The task runs on another worker: a courier takes what comes for it from now on, and whatever waits already.
+    pub(crate) fn attach_courier(&self, courier: &Arc<Notify>) {
+        *self.lock() = Hearer::Courier(Arc::clone(courier));
+        courier.notify_one();
     }
 
     /// There may be work.
     pub(crate) fn ring(&self) {
-        if let Some(thread) = &*self.thread.lock().unwrap_or_else(PoisonError::into_inner) {
-            thread.unpark();
+        match &*self.lock() {
+            Hearer::Nobody => {}
+            Hearer::Thread(thread) => thread.unpark(),
+            Hearer::Courier(courier) => courier.notify_one(),
         }
     }
 
@@ -38,5 +56,9 @@ impl Bell {
     /// Whether it did, since the last time.
     pub(crate) fn was_called(&self) -> bool {
         self.called.load(Ordering::Relaxed) && self.called.swap(false, Ordering::Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Hearer> {
+        self.hearer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

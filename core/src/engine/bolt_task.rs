@@ -17,6 +17,7 @@ use super::{
 use crate::{
     component::{Bolt, Collector, Context, Input, Receipt},
     failure::{Failure, FailureKind},
+    id::TaskId,
 };
 
 /// Chunks in one turn, so that the other tasks of an executor get theirs.
@@ -52,6 +53,10 @@ pub(crate) struct Progress {
 }
 
 impl<B: Bolt> Task for BoltTask<B> {
+    fn id(&self) -> TaskId {
+        self.context.task()
+    }
+
     fn attach(&self) {
         self.out.links.bell.attach();
     }
@@ -95,6 +100,14 @@ impl<B: Bolt> Task for BoltTask<B> {
             Ok(())
         });
         self.flush(0);
+    }
+
+    fn leave(&mut self) {
+        let shared = &self.out.links.shared;
+        shared.done(std::mem::take(&mut self.progress.unsettled));
+        if !self.progress.prepared {
+            shared.prepared();
+        }
     }
 
     fn broke(&self, panic: Box<dyn Any + Send>) {
@@ -148,7 +161,8 @@ impl<B: Bolt> BoltTask<B> {
     }
 
     fn execute(&mut self, chunk: Chunk) {
-        let Chunk { input, from, values, mut lineages, tuples, .. } = chunk;
+        // The credit is given back when this returns.
+        let Chunk { input, from, values, mut lineages, tuples, credit: _credit, .. } = chunk;
         let Self { bolt, out, progress, adapters, .. } = self;
         let adapted = match values.downcast::<Vec<B::In>>() {
             Ok(values) => Ok(*values),

@@ -8,11 +8,11 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
-use super::{bell::Bell, lineage::Lineage};
+use super::{bell::Bell, credit::Credit, lineage::Lineage};
 use crate::id::TaskId;
 
 /// Tuples of one stream on their way from one task to another.
@@ -27,6 +27,8 @@ pub(crate) struct Chunk {
     pub(crate) lineages: Vec<Lineage>,
     pub(crate) tuples: usize,
     pub(crate) bytes: usize,
+    /// What the worker that it came from gets back when the chunk is worked off.
+    pub(crate) credit: Option<Credit>,
 }
 
 /// How much may wait.
@@ -40,6 +42,8 @@ pub(crate) struct Inbox {
     bounds: Bounds,
     /// Of the task that reads it.
     bell: Arc<Bell>,
+    /// Whether that task runs on this worker; otherwise a courier reads.
+    here: AtomicBool,
     /// Tuples waiting: a hint for readers, exact under the lock.
     depth: AtomicUsize,
     state: Mutex<State>,
@@ -56,19 +60,30 @@ struct State {
 
 impl Inbox {
     pub(crate) fn new(bounds: Bounds, bell: Arc<Bell>) -> Inbox {
-        Inbox { bounds, bell, depth: AtomicUsize::new(0), state: Mutex::default() }
+        Inbox { bounds, bell, here: AtomicBool::new(true), depth: AtomicUsize::new(0), state: Mutex::default() }
     }
 
     /// Takes a chunk if there is room; otherwise gives it back, and rings `sender` when there is room again. Room means
     /// that the bounds are not reached yet, so that a chunk of any size gets through; they are exceeded by one chunk at most.
     pub(crate) fn push(&self, chunk: Chunk, sender: &Arc<Bell>) -> Result<(), Chunk> {
-        let mut state = self.lock();
+        let state = self.lock();
         if state.tuples >= self.bounds.tuples || state.bytes >= self.bounds.bytes {
+            let mut state = state;
             if !state.waiting.iter().any(|bell| Arc::ptr_eq(bell, sender)) {
                 state.waiting.push(Arc::clone(sender));
             }
             return Err(chunk);
         }
+        self.add(state, chunk);
+        Ok(())
+    }
+
+    /// Takes a chunk from another worker, always: that worker has credit for it.
+    pub(crate) fn put(&self, chunk: Chunk) {
+        self.add(self.lock(), chunk);
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, chunk: Chunk) {
         let was_empty = state.chunks.is_empty();
         state.tuples += chunk.tuples;
         state.bytes += chunk.bytes;
@@ -78,7 +93,6 @@ impl Inbox {
         if was_empty {
             self.bell.ring();
         }
-        Ok(())
     }
 
     /// The next chunk.
@@ -97,6 +111,21 @@ impl Inbox {
         drop(state);
         woken.iter().for_each(|bell| bell.ring());
         Some(chunk)
+    }
+
+    /// How much may wait.
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// Whether the task that it stands in front of runs on this worker.
+    pub(crate) fn is_here(&self) -> bool {
+        self.here.load(Ordering::Relaxed)
+    }
+
+    /// The task has come to this worker, or has left it.
+    pub(crate) fn move_here(&self, here: bool) {
+        self.here.store(here, Ordering::Relaxed);
     }
 
     /// Tuples waiting.

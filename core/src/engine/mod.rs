@@ -14,11 +14,13 @@
 //! at the end of the longest chain can always work, and then the one before it.
 //!
 //! Read in this order: [`lineage`], [`inbox`], [`outlet`], [`acks`]; [`links`] and [`shared`]; [`task`], [`bolt_task`],
-//! [`spout_task`], [`executor`]; then [`running`].
+//! [`spout_task`], [`executor`], [`crews`]; then [`running`]. [`credit`] belongs to several workers ([`cluster`](crate::cluster)).
 
 pub(crate) mod acks;
 pub(crate) mod bell;
 pub(crate) mod bolt_task;
+pub(crate) mod credit;
+pub(crate) mod crews;
 pub(crate) mod executor;
 pub(crate) mod inbox;
 pub(crate) mod lineage;

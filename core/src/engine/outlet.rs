@@ -16,7 +16,7 @@ use crate::{
     failure::Failure,
     id::TaskId,
     metrics::StreamMeter,
-    topology::grouping::{Chooser, Pick},
+    topology::grouping::{Chooser, Pick, Room},
 };
 
 /// Bytes after which a chunk leaves even if it has few tuples.
@@ -94,7 +94,7 @@ impl<T: Data> Output<T> {
     pub(crate) fn pass_on(&mut self, value: T, mut parent: Lineage, links: &mut Links) -> Lineage {
         if let [outlet] = &mut self.outlets[..] {
             let lanes = &outlet.lanes;
-            match outlet.chooser.pick(&value, lanes.len(), |lane| lanes[lane].kept.is_empty()) {
+            match outlet.chooser.pick(&value, lanes.len(), |lane| lanes[lane].room()) {
                 Pick::One(lane) => {
                     outlet.send(lane, value, parent, links);
                     self.emitted += 1;
@@ -159,7 +159,7 @@ impl<T: Data> Outlet<T> {
     #[inline]
     fn emit(&mut self, value: T, links: &mut Links, bear: &mut impl FnMut(&mut Links) -> Lineage) {
         let lanes = &self.lanes;
-        let pick = self.chooser.pick(&value, lanes.len(), |lane| lanes[lane].kept.is_empty());
+        let pick = self.chooser.pick(&value, lanes.len(), |lane| lanes[lane].room());
         self.deliver(pick, value, links, bear);
     }
 
@@ -205,6 +205,15 @@ impl<T: Data> Lane<T> {
     }
 
     #[inline]
+    fn room(&self) -> Room {
+        match (self.kept.is_empty(), self.inbox.is_here()) {
+            (false, _) => Room::Full,
+            (true, true) => Room::Here,
+            (true, false) => Room::Elsewhere,
+        }
+    }
+
+    #[inline]
     fn send(&mut self, value: T, weight: usize, lineage: Lineage, links: &mut Links) {
         if self.values.capacity() == 0 {
             self.values.reserve_exact(self.chunk_tuples);
@@ -235,7 +244,7 @@ impl<T: Data> Lane<T> {
         let bytes = std::mem::take(&mut self.bytes) + tuples * (size_of::<T>() + size_of::<Lineage>());
         self.transferred += tuples as u64;
         let (input, from) = (self.input, self.from);
-        self.kept.push_back(Chunk { input, from, values: Box::new(values), lineages, tuples, bytes });
+        self.kept.push_back(Chunk { input, from, values: Box::new(values), lineages, tuples, bytes, credit: None });
     }
 
     fn flush(&mut self, partial: bool, links: &mut Links) -> bool {

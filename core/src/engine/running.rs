@@ -3,17 +3,17 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use super::{
-    executor::Executor,
-    shared::{ComponentError, Phase, Shared},
-    task::Task,
+    crews::{Crew, Crews},
+    shared::{ComponentError, Halted, Phase, Shared, Worker},
 };
 use crate::{
+    cluster::{Member, Order, WorkerFigures},
     failure::Failure,
     metrics::{TaskFigures, TaskMeter},
 };
@@ -23,9 +23,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How often is looked whether everything is worked off, while a topology drains.
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(2);
-
-/// How long a rebalance waits for tasks to end their turn.
-const RETIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A topology that runs in this process. Dropped, it stops without waiting for anything; [`wait`](Running::wait) and
 /// [`stop`](Running::stop) do better.
@@ -46,9 +43,10 @@ const RETIRE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Running {
     shared: Arc<Shared>,
     meters: Arc<[Arc<TaskMeter>]>,
-    /// By component.
-    executors: Mutex<HashMap<String, Vec<Executor>>>,
-    supervisor: Option<JoinHandle<bool>>,
+    crews: Arc<Crews>,
+    supervisor: Option<JoinHandle<()>>,
+    /// With other workers: this process's part, and the thread that plays it.
+    member: Option<(Arc<Member>, Option<JoinHandle<()>>)>,
 }
 
 /// How a topology ended.
@@ -91,6 +89,9 @@ pub enum RunError {
     /// An error of a component ended it.
     #[error("{} of {:?} ended the topology: {}", .0.task, .0.component, .0.failure)]
     Halted(ComponentError),
+    /// This process cannot be one of the topology's workers.
+    #[error("{0}")]
+    Worker(Failure),
     /// No such component.
     #[error("the topology has no component {0:?}")]
     NoSuchComponent(String),
@@ -116,32 +117,20 @@ impl fmt::Debug for RunError {
     }
 }
 
-/// The tasks of a component, on their way to their executors.
-pub(crate) struct Crew {
-    pub(crate) component: String,
-    pub(crate) tasks: Vec<Box<dyn Task>>,
-    pub(crate) executors: usize,
-}
-
 impl Running {
-    /// Starts the executors, and waits until the bolts are prepared.
-    pub(crate) fn start(
+    /// Starts the supervisor, and spouts as soon as the bolts are prepared.
+    pub(crate) fn new(
         shared: Arc<Shared>,
         meters: Vec<Arc<TaskMeter>>,
-        crews: Vec<Crew>,
+        crews: Arc<Crews>,
     ) -> Result<Running, RunError> {
         let meters: Arc<[_]> = meters.into();
-        let executors = Mutex::default();
-        let mut running = Running { shared, meters, executors, supervisor: None };
-        for Crew { component, tasks, executors } in crews {
-            let started = running.crew(&component, tasks, executors)?;
-            running.executors().insert(component, started);
-        }
-        let (shared, meters) = (Arc::clone(&running.shared), Arc::clone(&running.meters));
-        let supervisor =
-            thread::Builder::new().name("tine-supervisor".into()).spawn(move || supervise(&shared, &meters));
+        let supervised = (Arc::clone(&shared), Arc::clone(&meters));
+        let supervisor = thread::Builder::new()
+            .name("tine-supervisor".into())
+            .spawn(move || supervise(&supervised.0, &supervised.1));
         let thread = |source| RunError::Thread { component: "the supervisor".into(), source };
-        running.supervisor = Some(supervisor.map_err(thread)?);
+        let running = Running { shared, meters, crews, supervisor: Some(supervisor.map_err(thread)?), member: None };
         running.shared.begin();
         while running.shared.phase() == Phase::Preparing {
             running.shared.wait((Phase::Preparing, running.shared.live_spouts()), LOOK_EVERY);
@@ -149,27 +138,44 @@ impl Running {
         Ok(running)
     }
 
-    /// Spreads tasks over executors, evenly.
-    fn crew(&self, component: &str, tasks: Vec<Box<dyn Task>>, executors: usize) -> Result<Vec<Executor>, RunError> {
-        let mut crews: Vec<Vec<Box<dyn Task>>> = (0..executors).map(|_| Vec::new()).collect();
-        for (index, task) in tasks.into_iter().enumerate() {
-            crews[index % executors].push(task);
-        }
-        let start = |(index, tasks)| {
-            let started = Executor::start(format!("{component}-{index}"), tasks, Arc::clone(&self.shared));
-            started.map_err(|source| RunError::Thread { component: component.to_owned(), source })
-        };
-        crews.into_iter().enumerate().map(start).collect()
+    /// The same, as one of several workers.
+    pub(crate) fn joined(mut self, member: Arc<Member>, thread: JoinHandle<()>) -> Running {
+        self.member = Some((member, Some(thread)));
+        self
     }
 
-    /// Spouts emit no more until [`activate`](Running::activate); what is under way goes on.
+    fn member(&self) -> Option<&Member> {
+        self.member.as_ref().map(|(member, _)| &**member)
+    }
+
+    /// Spouts emit no more until [`activate`](Running::activate), on no worker; what is under way goes on.
     pub fn deactivate(&self) {
-        self.shared.enter(Phase::Inactive);
+        self.enter(Phase::Inactive, Order::Deactivate);
     }
 
     /// Spouts emit again.
     pub fn activate(&self) {
-        self.shared.enter(Phase::Active);
+        self.enter(Phase::Active, Order::Activate);
+    }
+
+    fn enter(&self, phase: Phase, order: Order) {
+        self.shared.enter(phase);
+        self.member().inspect(|member| member.order(order));
+    }
+
+    /// Who runs what: all workers of the topology in the order in which they came, as they were when all of them were ready last. Empty
+    /// when it runs in this process alone, and while this worker has no part in it.
+    pub fn workers(&self) -> Vec<WorkerFigures> {
+        self.member().map(Member::workers).unwrap_or_default()
+    }
+
+    /// Gives this worker's tasks to the others and ends it, while the topology goes on; the last worker
+    /// [`drain`](Running::drain)s. Returns at once; [`wait`](Running::wait) waits for the end.
+    pub fn leave(&self) {
+        match self.member() {
+            Some(member) => member.leave(),
+            None => self.drain(),
+        }
     }
 
     /// Spreads a component's tasks over another number of executors, while everything runs. A task ends its turn on its
@@ -186,36 +192,16 @@ impl Running {
         if executors == 0 || executors > tasks {
             return Err(RunError::Executors { component: component.to_owned(), executors, tasks });
         }
-        let mut all = self.executors();
-        let Some(crew) = all.get_mut(component) else { return Err(RunError::NoSuchComponent(component.to_owned())) };
-        let old = crew.len();
-        crew.iter().for_each(Executor::retire);
-        let deadline = Instant::now() + RETIRE_TIMEOUT;
-        while !crew.iter().all(Executor::has_ended) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(1));
-        }
-        let stuck = !crew.iter().all(Executor::has_ended);
-        if stuck {
-            crew.iter().for_each(Executor::keep);
-        }
-        // Those that have ended start again, in any case.
-        let (ended, kept): (Vec<_>, Vec<_>) = std::mem::take(crew).into_iter().partition(Executor::has_ended);
-        let wanted = if stuck { ended.len() } else { executors };
-        let tasks: Vec<_> = ended.into_iter().flat_map(Executor::join).collect();
-        *crew = kept;
-        if !tasks.is_empty() {
-            crew.extend(self.crew(component, tasks, wanted.max(1))?);
-        }
-        if stuck {
-            return Err(RunError::Stuck(component.to_owned()));
-        }
+        let old = self.crews.executors(component);
+        self.crews.change(component, |tasks| Crew { tasks, executors })?;
         tracing::info!(target: "tine::core", topology = %self.shared.topology, component, old, executors, "rebalanced");
         Ok(())
     }
 
-    /// The figures of every task.
+    /// The figures of every task that this process runs.
     pub fn tasks(&self) -> Vec<TaskFigures> {
-        self.meters.iter().map(|meter| meter.figures()).collect()
+        let here = |meter: &&Arc<TaskMeter>| self.member().is_none_or(|member| member.runs(meter.task()));
+        self.meters.iter().filter(here).map(|meter| meter.figures()).collect()
     }
 
     /// The topology's name and its figures, for whoever outlives this handle.
@@ -235,10 +221,10 @@ impl Running {
         self.shared.phase() == Phase::Stopped
     }
 
-    /// Tells the topology to stop: spouts emit no more, what is under way is worked off, for `drain_timeout` at most. Returns at
-    /// once; [`wait`](Running::wait) waits for the end.
+    /// Tells the topology to stop, on all its workers: spouts emit no more, what is under way is worked off, for `drain_timeout` at
+    /// most. Returns at once; [`wait`](Running::wait) waits for the end.
     pub fn drain(&self) {
-        self.shared.enter(Phase::Draining);
+        self.enter(Phase::Draining, Order::Drain);
     }
 
     /// Waits for the end: until all spouts are done, or somebody has called [`drain`](Running::drain), or an error ended the
@@ -247,12 +233,13 @@ impl Running {
     /// # Errors
     /// [`RunError::Halted`] with the error that ended it.
     pub fn wait(mut self) -> Result<Summary, RunError> {
-        let drained = self.supervisor.take().and_then(|supervisor| supervisor.join().ok()).unwrap_or(false);
-        let executors = std::mem::take(&mut *self.executors());
-        executors.into_values().flatten().for_each(|executor| drop(executor.join()));
+        self.supervisor.take().map(JoinHandle::join);
+        self.crews.join();
+        self.member.as_mut().and_then(|(_, thread)| thread.take()).map(JoinHandle::join);
         match self.shared.halted() {
-            Some(error) => Err(RunError::Halted(error)),
-            None => Ok(Summary { drained, tasks: self.tasks() }),
+            Some(Halted::Component(error)) => Err(RunError::Halted(error)),
+            Some(Halted::Worker(failure)) => Err(RunError::Worker(failure)),
+            None => Ok(Summary { drained: self.shared.has_drained(), tasks: self.tasks() }),
         }
     }
 
@@ -265,16 +252,20 @@ impl Running {
         self.wait()
     }
 
-    /// Ends it without waiting for what is under way.
+    /// Ends it, on all its workers, without waiting for what is under way.
     ///
     /// # Errors
     /// As [`wait`](Running::wait).
     pub fn kill(self) -> Result<Summary, RunError> {
-        self.shared.enter(Phase::Stopped);
+        match self.member() {
+            Some(member) => member.kill(),
+            None => self.shared.enter(Phase::Stopped),
+        }
         self.wait()
     }
 
-    /// [`drain`](Running::drain)s when the process is told to end by SIGINT or SIGTERM.
+    /// [`drain`](Running::drain)s when the process is told to end by SIGINT or SIGTERM; as one of several workers it
+    /// [`leave`](Running::leave)s.
     ///
     /// # Errors
     /// If the system refuses a thread or the signals.
@@ -285,18 +276,17 @@ impl Running {
             let _inside = runtime.enter();
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
         };
-        let shared = Arc::clone(&self.shared);
+        let (shared, member) = (Arc::clone(&self.shared), self.member.as_ref().map(|(member, _)| Arc::clone(member)));
         thread::Builder::new().name("tine-signals".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
             });
-            shared.enter(Phase::Draining);
+            match member {
+                Some(member) => member.leave(),
+                None => shared.enter(Phase::Draining),
+            }
         })?;
         Ok(())
-    }
-
-    fn executors(&self) -> MutexGuard<'_, HashMap<String, Vec<Executor>>> {
-        self.executors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -316,30 +306,29 @@ impl std::fmt::Debug for Running {
     }
 }
 
-/// Watches until the topology has stopped; answers whether everything was worked off.
-fn supervise(shared: &Shared, meters: &[Arc<TaskMeter>]) -> bool {
+/// Watches until the topology has stopped, and stops it when everything is worked off.
+fn supervise(shared: &Shared, meters: &[Arc<TaskMeter>]) {
     let mut reported: HashMap<u32, u64> = HashMap::new();
     let mut deadline = None;
     loop {
         let (phase, live) = (shared.phase(), shared.live_spouts());
         if phase == Phase::Stopped {
-            return false;
+            return;
         }
         // Pending trees first: one that ends in between leaves tuples, if anything, that are counted after it.
         let idle = live == 0 && meters.iter().all(|meter| meter.pending_now() == 0);
-        if idle && shared.in_flight() == 0 {
-            shared.enter(Phase::Stopped);
-            return true;
+        let alone = matches!(shared.worker, Worker::Alone);
+        if alone && idle && shared.in_flight() == 0 {
+            return shared.end(true);
         }
         if phase == Phase::Draining {
             let until = *deadline.get_or_insert_with(|| Instant::now() + shared.settings.drain_timeout);
             if Instant::now() >= until {
-                shared.enter(Phase::Stopped);
-                return false;
+                return shared.end(false);
             }
         }
         look_for_stuck(shared, meters, &mut reported);
-        let ending = phase == Phase::Draining || live == 0;
+        let ending = phase == Phase::Draining || alone && live == 0;
         shared.wait((phase, live), if ending { DRAIN_LOOK_EVERY } else { LOOK_EVERY });
     }
 }

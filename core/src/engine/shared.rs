@@ -3,8 +3,8 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering},
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -56,9 +56,17 @@ pub struct ComponentError {
     pub failure: Failure,
 }
 
+/// The process that a topology, or its share of one, runs in.
+pub(crate) enum Worker {
+    /// The only one: it knows by itself when everything is worked off.
+    Alone,
+    /// One of several, which hear of the end from one another.
+    Member(OnceLock<Arc<str>>),
+}
+
 pub(crate) struct Shared {
     pub(crate) topology: Arc<str>,
-    worker: Arc<str>,
+    pub(crate) worker: Worker,
     pub(crate) settings: Settings,
     started: Instant,
     phase: AtomicU8,
@@ -68,6 +76,10 @@ pub(crate) struct Shared {
     live_spouts: AtomicUsize,
     /// Trees and tuples under way: tuples in inboxes and in the hands of tasks.
     in_flight: AtomicI64,
+    /// Whether everything was worked off when it ended.
+    drained: AtomicBool,
+    /// Everything that was ever under way.
+    begun: AtomicU64,
     components: Vec<Arc<str>>,
     bells: Vec<Arc<Bell>>,
     notes: Mutex<Notes>,
@@ -78,26 +90,51 @@ pub(crate) struct Shared {
 struct Notes {
     errors: VecDeque<ComponentError>,
     panics: HashMap<Arc<str>, VecDeque<Instant>>,
-    halted: Option<ComponentError>,
+    halted: Option<Halted>,
+}
+
+/// What ended a topology before its time.
+#[derive(Clone)]
+pub(crate) enum Halted {
+    Component(ComponentError),
+    Worker(Failure),
+}
+
+impl Worker {
+    fn name(&self) -> Arc<str> {
+        match self {
+            Worker::Alone => format!("process {}", std::process::id()).into(),
+            Worker::Member(address) => address.get().map_or_else(|| "a worker".into(), Arc::clone),
+        }
+    }
+
+    /// Where a member's peers reach it: known once its port is open.
+    pub(crate) fn is_at(&self, address: &str) {
+        if let Worker::Member(known) = self {
+            let _ = known.set(address.into());
+        }
+    }
 }
 
 impl Shared {
     pub(crate) fn new(
         topology: Arc<str>,
+        worker: Worker,
         settings: Settings,
         components: Vec<Arc<str>>,
         bells: Vec<Arc<Bell>>,
-        (bolts, spouts): (usize, usize),
     ) -> Shared {
         Shared {
             topology,
-            worker: format!("process {}", std::process::id()).into(),
+            worker,
             settings,
             started: Instant::now(),
             phase: AtomicU8::new(Phase::Preparing as u8),
-            unprepared: AtomicUsize::new(bolts),
-            live_spouts: AtomicUsize::new(spouts),
+            unprepared: AtomicUsize::new(0),
+            live_spouts: AtomicUsize::new(0),
             in_flight: AtomicI64::new(0),
+            drained: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
             components,
             bells,
             notes: Mutex::default(),
@@ -125,9 +162,26 @@ impl Shared {
         self.ring_all();
     }
 
+    /// Ends the topology.
+    pub(crate) fn end(&self, drained: bool) {
+        self.drained.store(drained, Ordering::Release);
+        self.enter(Phase::Stopped);
+    }
+
+    /// Whether it has ended after everything was worked off.
+    pub(crate) fn has_drained(&self) -> bool {
+        self.drained.load(Ordering::Acquire)
+    }
+
     fn ring_all(&self) {
         self.bells.iter().for_each(|bell| bell.ring());
         self.tell();
+    }
+
+    /// Tasks are about to be started here.
+    pub(crate) fn expect(&self, is_spout: bool, tasks: usize) {
+        let count = if is_spout { &self.live_spouts } else { &self.unprepared };
+        count.fetch_add(tasks, Ordering::AcqRel);
     }
 
     /// A bolt is prepared; the last one lets the spouts begin.
@@ -160,6 +214,7 @@ impl Shared {
     /// Tuples go into an inbox, or trees begin.
     #[inline]
     pub(crate) fn sent(&self, tuples: usize) {
+        self.begun.fetch_add(tuples as u64, Ordering::AcqRel);
         self.in_flight.fetch_add(tuples as i64, Ordering::AcqRel);
     }
 
@@ -171,6 +226,11 @@ impl Shared {
 
     pub(crate) fn in_flight(&self) -> i64 {
         self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// How many tuples were ever under way here: while this stays, nothing happens.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
     }
 
     pub(crate) fn name_of_task(&self, task: TaskId) -> &str {
@@ -207,7 +267,7 @@ impl Shared {
         tracing::warn!(
             target: "tine::core", topology = %self.topology, component = %component, task = meter.task().0, "{failure}"
         );
-        let (task, worker) = (meter.task(), Arc::clone(&self.worker));
+        let (task, worker) = (meter.task(), self.worker.name());
         let error = ComponentError { at: SystemTime::now(), component, task, worker, failure: failure.clone() };
         let mut notes = self.notes();
         if notes.errors.len() == ERRORS_KEPT {
@@ -219,11 +279,17 @@ impl Shared {
 
     /// Ends the topology at once because of an error; the first one is what it ends with.
     fn halt(&self, error: ComponentError) {
-        self.notes().halted.get_or_insert(error);
+        self.notes().halted.get_or_insert(Halted::Component(error));
         self.enter(Phase::Stopped);
     }
 
-    pub(crate) fn halted(&self) -> Option<ComponentError> {
+    /// Ends this worker's part at once: it cannot be one of the topology's workers.
+    pub(crate) fn refuse(&self, failure: Failure) {
+        self.notes().halted.get_or_insert(Halted::Worker(failure));
+        self.enter(Phase::Stopped);
+    }
+
+    pub(crate) fn halted(&self) -> Option<Halted> {
         self.notes().halted.clone()
     }
 

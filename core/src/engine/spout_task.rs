@@ -16,6 +16,7 @@ use super::{
 use crate::{
     component::{Context, Next, Spout, SpoutCollector},
     failure::Failure,
+    id::TaskId,
     trees::{Settled, Trees},
     tuple::Root,
 };
@@ -77,6 +78,10 @@ impl<I> Default for Progress<I> {
 }
 
 impl<S: Spout> Task for SpoutTask<S> {
+    fn id(&self) -> TaskId {
+        self.context.task()
+    }
+
     fn attach(&self) {
         self.out.links.bell.attach();
     }
@@ -127,6 +132,13 @@ impl<S: Spout> Task for SpoutTask<S> {
         self.publish();
     }
 
+    fn leave(&mut self) {
+        if !self.progress.told_done {
+            self.out.links.shared.spout_done();
+        }
+        self.out.links.meter.pending(0);
+    }
+
     fn broke(&self, panic: Box<dyn Any + Send>) {
         self.out.links.report(&Failure::fatal(format!("the engine panicked: {}", said(&*panic))));
     }
@@ -168,6 +180,9 @@ impl<S: Spout> SpoutTask<S> {
                     Word::Alive(root) => trees.alive(root),
                     Word::Failed(root, failure) => {
                         progress.ended.extend(trees.fail(root).map(|settled| (settled, Some(failure))));
+                    }
+                    Word::AllFailed(failure) => {
+                        trees.clear(|settled| progress.ended.push((settled, Some(failure.clone()))));
                     }
                 }
             }

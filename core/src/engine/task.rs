@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::links::Links;
-use crate::failure::Failure;
+use crate::{failure::Failure, id::TaskId};
 
 /// What a task says after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +20,20 @@ pub(crate) enum Step {
 
 /// One spout or bolt with everything around it. It never waits: what finds no room is kept, and the bell rings.
 pub(crate) trait Task: Send {
+    /// Its number.
+    fn id(&self) -> TaskId;
+
     /// The calling thread runs the task from now on.
     fn attach(&self);
 
     /// One turn.
     fn step(&mut self) -> Step;
 
-    /// The topology ends.
+    /// The topology ends, or the task goes to another worker.
     fn close(&mut self);
+
+    /// After `close`, when the topology goes on: whatever it had in its hands is nobody's any more.
+    fn leave(&mut self);
 
     /// A turn ended in a panic that no call of user code is to blame for: the task cannot go on, nor can the topology.
     fn broke(&self, panic: Box<dyn Any + Send>);

@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Sight,
+    Sight, placement,
     record::{Assignment, Member, Share},
 };
 use crate::{
@@ -74,6 +74,8 @@ pub enum Effect {
 #[derive(Clone, Debug)]
 pub struct Membership {
     fingerprint: Hash128,
+    /// How many tasks each component has; none when placing them is not this machine's business.
+    components: Vec<usize>,
     me: Option<Member>,
     seen: Sight,
     running: Option<Running>,
@@ -118,7 +120,12 @@ impl Membership {
     /// A worker that is not registered yet, of a topology with this fingerprint.
     pub fn new(fingerprint: Hash128) -> Membership {
         let (seen, warned) = (Sight::default(), BTreeSet::new());
-        Membership { fingerprint, me: None, seen, running: None, reign: None, warned }
+        Membership { fingerprint, components: Vec::new(), me: None, seen, running: None, reign: None, warned }
+    }
+
+    /// The same, for a topology whose tasks are placed one by one: `components` says how many each of its components has.
+    pub fn placing(fingerprint: Hash128, components: Vec<usize>) -> Membership {
+        Membership { components, ..Membership::new(fingerprint) }
     }
 
     /// Takes one event; answers with what to do.
@@ -378,8 +385,11 @@ impl Membership {
         }
         reign.count += 1;
         let (nonce, fingerprint) = (reign.nonce, self.fingerprint);
+        let running = self.running.as_ref().map(|running| &running.assignment);
+        let before = reign.made.as_ref().or(running).or(self.seen.assignment.as_ref());
+        let places = places(&self.components, &wanted, before.filter(|before| before.fingerprint == fingerprint));
         let era = Era(hash64(&[nonce.0.to_le_bytes(), reign.count.to_le_bytes()].concat()));
-        let made = Assignment { era, nonce, leader: me, fingerprint, shares: wanted };
+        let made = Assignment { era, nonce, leader: me, fingerprint, shares: wanted, places };
         (reign.stage, reign.made, reign.shown) = (Stage::Writing, Some(made.clone()), false);
         reign.ready.clear();
         effects.push(Effect::Write(made));
@@ -398,6 +408,15 @@ impl Membership {
                 )));
             }
         }
+    }
+}
+
+/// Where each task goes, when tasks are placed one by one.
+fn places(components: &[usize], shares: &[Share], before: Option<&Assignment>) -> Vec<u16> {
+    let ids = |shares: &[Share]| shares.iter().map(|share| share.peer.id).collect::<Vec<_>>();
+    match before {
+        Some(before) => placement::spread(components, &ids(shares), (&ids(&before.shares), &before.places)),
+        None => placement::spread(components, &ids(shares), (&[], &[])),
     }
 }
 

@@ -15,6 +15,7 @@
 //! again by itself.
 
 pub mod machine;
+mod placement;
 pub mod record;
 
 use async_trait::async_trait;

@@ -46,7 +46,7 @@ pub struct Share {
     pub capacity: Capacity,
 }
 
-/// Who runs which tasks: everything follows from the order of the shares.
+/// Who runs which tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
     /// Its name.
@@ -59,6 +59,8 @@ pub struct Assignment {
     pub fingerprint: Hash128,
     /// The workers, in order.
     pub shares: Vec<Share>,
+    /// For each task of the topology the place of its worker among the shares; empty when everything follows from their order.
+    pub places: Vec<u16>,
 }
 
 impl Member {
@@ -90,7 +92,10 @@ impl Assignment {
         }
         let assignment: Assignment = codec::decode(bytes)?;
         match assignment.shares.len() {
-            1..=MEMBERS_MAX => Ok(assignment),
+            shares @ 1..=MEMBERS_MAX => match assignment.places.iter().find(|place| usize::from(**place) >= shares) {
+                None => Ok(assignment),
+                Some(place) => Err(CodecError::Corrupt(format!("a task at worker {place} of {shares}"))),
+            },
             other => Err(CodecError::Corrupt(format!("{other} workers, and there are 1 to {MEMBERS_MAX}"))),
         }
     }
@@ -121,7 +126,7 @@ mod tests {
     fn assignment() -> Assignment {
         let Member { peer, fingerprint, capacity, .. } = member();
         let (era, nonce, leader) = (Era(4), Nonce(3), WorkerId(2));
-        Assignment { era, nonce, leader, fingerprint, shares: vec![Share { peer, capacity }] }
+        Assignment { era, nonce, leader, fingerprint, shares: vec![Share { peer, capacity }], places: vec![0, 0] }
     }
 
     /// Golden bytes: if this fails, workers of two builds misread one another; raise the codec's version instead.
@@ -129,7 +134,7 @@ mod tests {
     fn the_encodings_are_the_documented_ones() {
         let peer = [253, 8, 7, 6, 5, 4, 3, 2, 1, 3, b'h', b':', b'7', 9];
         assert_eq!(member().encode(), [&[1][..], &peer, &[5, 1, 2, 0]].concat());
-        assert_eq!(assignment().encode(), [&[1, 4, 3, 2, 5, 1][..], &peer, &[1, 2]].concat());
+        assert_eq!(assignment().encode(), [&[1, 4, 3, 2, 5, 1][..], &peer, &[1, 2, 2, 0, 0]].concat());
         assert_eq!(Member::decode(&member().encode()).unwrap(), member());
         assert_eq!(Assignment::decode(&assignment().encode()).unwrap(), assignment());
     }
@@ -139,6 +144,7 @@ mod tests {
         assert!(Assignment::decode(&Assignment { shares: vec![], ..assignment() }.encode()).is_err());
         let many = Assignment { shares: vec![assignment().shares[0].clone(); MEMBERS_MAX + 1], ..assignment() };
         assert!(Assignment::decode(&many.encode()).is_err());
+        assert!(Assignment::decode(&Assignment { places: vec![0, 1], ..assignment() }.encode()).is_err());
         let mut long = member();
         long.peer.address = "h".repeat(MEMBER_BYTES_MAX);
         assert!(Member::decode(&long.encode()).is_err());

@@ -6,6 +6,14 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
+    /// A type that may have to travel to another worker, and nobody has said how.
+    #[error("bolt {bolt:?} takes {tuple}, which may come from another worker: say topology.register_type::<{tuple}>()")]
+    NotRegistered {
+        /// Who takes it.
+        bolt: String,
+        /// The tuples' type.
+        tuple: &'static str,
+    },
     /// No spout.
     #[error("topology {topology:?} has no spout: nothing would ever happen")]
     NoSpout {

@@ -66,7 +66,7 @@ impl<T> Grouping<T> {
         Grouping { rule: Rule::Shuffle }
     }
 
-    /// As [`shuffle`](Grouping::shuffle) among the tasks of this process, if there are any, otherwise among all.
+    /// As [`shuffle`](Grouping::shuffle) among the tasks of this worker that have room; among all others when there are none.
     pub fn local_or_shuffle() -> Self {
         Grouping { rule: Rule::LocalOrShuffle }
     }
@@ -147,24 +147,24 @@ impl<T> Grouping<T> {
         names.iter().find(|name| !known.contains(&name.as_str())).map(|name| (name.as_str(), *known))
     }
 
-    /// The chooser of one sending task; `local` are the indexes of the targets in this process.
-    pub(crate) fn chooser(&self, targets: &[TaskId], local: &[usize]) -> Chooser<T>
+    /// The chooser of one sending task.
+    pub(crate) fn chooser(&self, targets: &[TaskId]) -> Chooser<T>
     where
         T: 'static,
     {
         let mut random = SmallRng::from_os_rng();
-        let mut shuffled = |mut among: Vec<usize>| {
+        let mut shuffled = |near| {
+            let mut among: Vec<usize> = (0..targets.len()).collect();
             among.shuffle(&mut random);
-            Choice::Shuffle { among, next: 0 }
+            Choice::Shuffle { among, next: 0, near }
         };
-        let everyone = (0..targets.len()).collect();
         let key = |hash: KeyHash<T>, partial: bool| match partial {
             false => Choice::Key(hash),
             true => Choice::PartialKey { hash, sent: vec![0; targets.len()] },
         };
         let choice = match &self.rule {
-            Rule::LocalOrShuffle if !local.is_empty() => shuffled(local.to_vec()),
-            Rule::Shuffle | Rule::LocalOrShuffle => shuffled(everyone),
+            Rule::Shuffle => shuffled(false),
+            Rule::LocalOrShuffle => shuffled(true),
             Rule::Random => Choice::Random(random),
             Rule::All => Choice::All,
             Rule::Global => Choice::Global,
@@ -229,6 +229,16 @@ pub(crate) enum Pick {
     Chosen,
 }
 
+/// What a target's queue says to one more tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// There is room, and the task runs on this worker.
+    Here,
+    /// There is room, and the task runs on another worker.
+    Elsewhere,
+    Full,
+}
+
 /// A grouping at work in one sending task.
 pub(crate) struct Chooser<T> {
     choice: Choice<T>,
@@ -236,27 +246,44 @@ pub(crate) struct Chooser<T> {
 }
 
 enum Choice<T> {
-    Shuffle { among: Vec<usize>, next: usize },
+    /// `near`: tasks of this worker before all others.
+    Shuffle {
+        among: Vec<usize>,
+        next: usize,
+        near: bool,
+    },
     Random(SmallRng),
     All,
     Global,
     Direct,
     Key(KeyHash<T>),
-    PartialKey { hash: KeyHash<T>, sent: Vec<u64> },
+    PartialKey {
+        hash: KeyHash<T>,
+        sent: Vec<u64>,
+    },
     Custom(Box<dyn Choose<T>>),
 }
 
 impl<T> Chooser<T> {
-    /// Whom a tuple goes to; `has_room` says whether a target's queue takes more.
+    /// Whom a tuple goes to; `room` says where a target runs and whether its queue takes more.
     #[inline]
-    pub(crate) fn pick(&mut self, value: &T, targets: usize, has_room: impl Fn(usize) -> bool) -> Pick {
+    pub(crate) fn pick(&mut self, value: &T, targets: usize, room: impl Fn(usize) -> Room) -> Pick {
         match &mut self.choice {
-            Choice::Shuffle { among, next } => {
-                for _ in 0..among.len() {
-                    *next = if *next + 1 >= among.len() { 0 } else { *next + 1 };
-                    if has_room(among[*next]) {
-                        break;
+            Choice::Shuffle { among, next, near } => {
+                let start = *next;
+                let mut pass = |suits: fn(Room) -> bool| {
+                    for _ in 0..among.len() {
+                        *next = if *next + 1 >= among.len() { 0 } else { *next + 1 };
+                        if suits(room(among[*next])) {
+                            return true;
+                        }
                     }
+                    false
+                };
+                let found = *near && pass(|room| room == Room::Here) || pass(|room| room != Room::Full);
+                // All are full: they take turns all the same.
+                if !found {
+                    *next = if start + 1 >= among.len() { 0 } else { start + 1 };
                 }
                 Pick::One(among[*next])
             }
@@ -300,10 +327,10 @@ mod tests {
 
     fn picks(grouping: &Grouping<u64>, targets: usize, values: impl Iterator<Item = u64>) -> Vec<usize> {
         let ids: Vec<_> = (0..targets as u32).map(TaskId).collect();
-        let mut chooser = grouping.chooser(&ids, &[]);
+        let mut chooser = grouping.chooser(&ids);
         let mut counts = vec![0; targets];
         for value in values {
-            match chooser.pick(&value, targets, |_| true) {
+            match chooser.pick(&value, targets, |_| Room::Here) {
                 Pick::One(index) => counts[index] += 1,
                 Pick::All => counts.iter_mut().for_each(|count| *count += 1),
                 Pick::Chosen => chooser.chosen().iter().for_each(|index| counts[*index] += 1),
@@ -315,11 +342,22 @@ mod tests {
     #[test]
     fn shuffle_is_even_and_passes_over_a_full_queue() {
         assert_eq!(picks(&Grouping::shuffle(), 3, 0..300), [100; 3]);
-        let mut chooser = Grouping::<u64>::shuffle().chooser(&[TaskId(0), TaskId(1), TaskId(2)], &[]);
+        let mut chooser = Grouping::<u64>::shuffle().chooser(&[TaskId(0), TaskId(1), TaskId(2)]);
         for _ in 0..50 {
-            assert_ne!(chooser.pick(&0, 3, |lane| lane != 1), Pick::One(1));
+            let room = |lane| if lane == 1 { Room::Full } else { Room::Here };
+            assert_ne!(chooser.pick(&0, 3, room), Pick::One(1));
         }
-        assert!(matches!(chooser.pick(&0, 3, |_| false), Pick::One(_)), "all full: anyone");
+        let full: Vec<_> = (0..3).map(|_| chooser.pick(&0, 3, |_| Room::Full)).collect();
+        assert!((0..3).all(|lane| full.contains(&Pick::One(lane))), "all full: each in turn: {full:?}");
+    }
+
+    #[test]
+    fn local_or_shuffle_leaves_the_worker_only_when_nobody_here_takes_it() {
+        let mut chooser = Grouping::<u64>::local_or_shuffle().chooser(&[TaskId(0), TaskId(1), TaskId(2)]);
+        let near = |lane| if lane == 1 { Room::Here } else { Room::Elsewhere };
+        assert!((0..10).all(|_| chooser.pick(&0, 3, near) == Pick::One(1)));
+        let full = |lane| if lane == 1 { Room::Full } else { Room::Elsewhere };
+        assert!((0..10).all(|_| chooser.pick(&0, 3, full) != Pick::One(1)));
     }
 
     #[test]

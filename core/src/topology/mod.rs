@@ -44,15 +44,18 @@
 //!
 //! Read in this order: here, [`grouping`], [`settings`], then `node` (erasure), `check` and `build`.
 
-mod build;
+pub(crate) mod build;
 mod check;
+pub(crate) mod encoding;
 mod error;
 pub mod grouping;
 mod handle;
-mod node;
+pub(crate) mod node;
 pub mod settings;
 
 use std::sync::Arc;
+
+use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
     error::BuildError,
@@ -65,6 +68,7 @@ use self::{
     node::{Arena, Node, bolt_task, spout_task, streams_of},
 };
 use crate::{
+    cluster::{self, Cluster},
     component::{Basic, Bolt, Data, Declaration, Each, Emit, Spout, each},
     engine::{RunError, Running, Summary},
     failure::Failure,
@@ -79,7 +83,7 @@ pub struct Topology {
 impl Topology {
     /// An empty topology.
     pub fn new(name: impl Into<String>) -> Topology {
-        let arena = Arena { topology: name.into(), nodes: Default::default() };
+        let arena = Arena { topology: name.into(), nodes: Default::default(), encodings: encoding::plain().into() };
         Topology { arena: Arc::new(arena), settings: Settings::default() }
     }
 
@@ -130,6 +134,22 @@ impl Topology {
         NodeRef { arena: Arc::clone(&self.arena), index: nodes.len() - 1 }
     }
 
+    /// Says that tuples of this type may travel between workers, encoded by their `Serialize` and `Deserialize`. Needed for every tuple
+    /// type when a topology [joins](Topology::join) others, but for numbers, `bool`, `char`, `String` and `Vec<u8>`; Storm's
+    /// `registerSerialization`.
+    ///
+    /// ```
+    /// #[derive(Clone, serde::Serialize, serde::Deserialize)]
+    /// struct Sale { shop: u32, cents: u64 }
+    ///
+    /// let topology = tine_core::topology::Topology::new("sales");
+    /// topology.register_type::<Sale>();
+    /// ```
+    pub fn register_type<T: Data + Serialize + DeserializeOwned>(&self) -> &Self {
+        encoding::register::<T>(&mut self.arena.encodings());
+        self
+    }
+
     /// Checks the topology without starting it.
     ///
     /// # Errors
@@ -145,6 +165,16 @@ impl Topology {
     /// If it makes no sense, or the system refuses a thread. An error of a component comes out of [`Running::wait`].
     pub fn start(self) -> Result<Running, RunError> {
         build::build(&self.arena, &self.settings)
+    }
+
+    /// Starts this process as one of the topology's workers; the others are started the same way, anywhere. Each runs its share of the
+    /// tasks, and the shares follow whoever comes and goes. Returns as soon as the port is open; what goes wrong later comes out of
+    /// [`Running::wait`]. See [`cluster`](crate::cluster).
+    ///
+    /// # Errors
+    /// If it makes no sense, a tuple type is not [registered](Topology::register_type), or the port cannot be opened.
+    pub fn join(self, cluster: Cluster) -> Result<Running, RunError> {
+        cluster::start(&self.arena, &self.settings, cluster)
     }
 
     /// Starts it, and waits for the end.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{grouping::Grouping, settings::Settings};
+use super::{encoding::Encodings, grouping::Grouping, settings::Settings};
 use crate::{
     component::{Bolt, Collector, Context, Data, Declared, Spout, SpoutCollector, Streams, TypeOf},
     engine::{
@@ -28,11 +28,16 @@ use crate::{
 pub(crate) struct Arena {
     pub(crate) topology: String,
     pub(crate) nodes: Mutex<Vec<Node>>,
+    pub(crate) encodings: Mutex<Encodings>,
 }
 
 impl Arena {
     pub(crate) fn nodes(&self) -> MutexGuard<'_, Vec<Node>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn encodings(&self) -> MutexGuard<'_, Encodings> {
+        self.encodings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,6 +64,8 @@ pub(crate) struct Edge {
     pub(crate) expected: TypeOf,
     /// The bound of an edge that leads back.
     pub(crate) feedback: Option<usize>,
+    /// The grouping's name.
+    pub(crate) rule: String,
     pub(crate) missing_field: Option<(String, &'static [&'static str])>,
     /// Makes the `Outlet<T>` of one sending task.
     pub(crate) outlet: Box<dyn Fn(Way) -> Box<dyn Any + Send> + Send>,
@@ -84,18 +91,17 @@ pub(crate) struct Way {
 impl Edge {
     pub(crate) fn new<T: Data>(from: End, grouping: Grouping<T>, feedback: Option<usize>) -> Edge {
         let missing_field = grouping.missing_field().map(|(name, known)| (name.to_owned(), known));
+        let rule = format!("{grouping:?}");
         let outlet = move |way: Way| -> Box<dyn Any + Send> {
             let ids: Vec<_> = way.targets.iter().map(|(id, _)| *id).collect();
-            // One process: every task is a local one.
-            let local: Vec<_> = (0..ids.len()).collect();
             let lane = |(_, inbox)| Lane::new(way.input, way.from, inbox, way.feedback, way.chunk_tuples);
             Box::new(Outlet::<T> {
-                chooser: grouping.chooser(&ids, &local),
+                chooser: grouping.chooser(&ids),
                 weigh: way.weigh.and_then(|weigh| weigh.downcast_ref::<Weigh<T>>().cloned()),
                 lanes: way.targets.into_iter().map(lane).collect(),
             })
         };
-        Edge { from, expected: TypeOf::of::<T>(), feedback, missing_field, outlet: Box::new(outlet) }
+        Edge { from, expected: TypeOf::of::<T>(), feedback, rule, missing_field, outlet: Box::new(outlet) }
     }
 }
 

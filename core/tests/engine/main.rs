@@ -2,9 +2,13 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+#[cfg(feature = "cluster")]
+mod cluster;
 mod delivery;
 mod failures;
 mod flow;
 mod lifecycle;
+#[cfg(feature = "cluster")]
+mod registry;
 mod support;
 mod wiring;
