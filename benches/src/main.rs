@@ -15,6 +15,7 @@
 
 #[cfg(test)]
 mod allocations;
+mod cluster;
 mod contest;
 mod core;
 mod core_latency;
@@ -76,6 +77,14 @@ enum Benchmark {
     CoreLatency(core_latency::Options),
     #[command(about = core_latency::ABOUT_MEMORY)]
     CoreMemory(core_latency::MemoryOptions),
+    #[command(about = cluster::ABOUT)]
+    Cluster(cluster::Options),
+    /// The second worker of `cluster`, which starts itself with this.
+    #[command(hide = true, name = cluster::WORKER)]
+    ClusterWorker {
+        /// The task, as the parent wrote it.
+        task: String,
+    },
     /// One system doing one job; the benchmark starts itself with this.
     #[command(hide = true, name = side::SUBCOMMAND)]
     Side {
@@ -107,6 +116,7 @@ fn run(benchmark: Benchmark) -> Result<()> {
             ("core", core::ABOUT),
             ("core-latency", core_latency::ABOUT),
             ("core-memory", core_latency::ABOUT_MEMORY),
+            ("cluster", cluster::ABOUT),
         ]),
         Benchmark::KafkaToPostgres(options) => until_interrupted(kafka_to_postgres::run(&options)),
         Benchmark::TwoStages(options) => until_interrupted(two_stages::run(&options)),
@@ -118,6 +128,8 @@ fn run(benchmark: Benchmark) -> Result<()> {
         Benchmark::Core(options) => core::run(&options),
         Benchmark::CoreLatency(options) => core_latency::run(&options),
         Benchmark::CoreMemory(options) => core_latency::run_memory(&options),
+        Benchmark::Cluster(options) => cluster::run(&options),
+        Benchmark::ClusterWorker { task } => cluster::work(&serde_json::from_str(&task)?),
         Benchmark::Side { assignment } => side::run(&assignment),
     }
 }
