@@ -117,10 +117,10 @@ impl Ear {
 
 #[async_trait]
 impl Receive for Ear {
-    async fn frame(&self, peer: WorkerId, frame: Frame) {
-        if let Err(error) = self.take(peer, &frame).await {
-            tracing::error!(target: "tine::core", "{peer} sent a frame that cannot be read: {error}");
-        }
+    async fn frame(&self, peer: WorkerId, frame: Frame) -> Result<(), Failure> {
+        let unreadable = |error| Failure::transient(format!("a frame that cannot be read: {error}"));
+        let taken = self.take(peer, &frame).await.map_err(unreadable);
+        taken.inspect_err(|failure| tracing::error!(target: "tine::core", "{peer} sent {failure}"))
     }
 
     async fn up(&self, peer: WorkerId) {

@@ -23,7 +23,7 @@ fn member(id: u64) -> Member {
 fn sole_assignment() -> Assignment {
     let Member { peer, capacity, .. } = member(1);
     let (era, nonce, leader) = (Era(3), Nonce(2), peer.id);
-    Assignment { era, nonce, leader, fingerprint: FINGERPRINT, shares: vec![Share { peer, capacity }] }
+    Assignment { era, nonce, leader, fingerprint: FINGERPRINT, shares: vec![Share { peer, capacity }], places: vec![] }
 }
 
 /// Workers and what coordination shows; effects are performed at once, control messages arrive.
