@@ -110,12 +110,12 @@ impl Spout for Numbers {
 }
 
 /// Writes down what it gets.
-struct Write8 {
+struct Writer {
     folder: PathBuf,
     file: Option<File>,
 }
 
-impl BasicBolt for Write8 {
+impl BasicBolt for Writer {
     type In = u64;
     type Out = ();
 
@@ -155,7 +155,7 @@ fn worker() {
         .shuffle(&numbers)
         .tasks(3);
     topology
-        .bolt("write", move || Basic(Write8 { folder: folder.clone(), file: None }))
+        .bolt("write", move || Basic(Writer { folder: folder.clone(), file: None }))
         .fields(&passed, |number| number)
         .tasks(4);
     let zookeeper = ZooKeeper::connect(&zookeeper).unwrap().session_timeout(SESSION);
@@ -241,7 +241,7 @@ fn said(workers: &[&Running]) -> String {
 /// Waits until a worker has said that so many share the work.
 fn share(worker: &Running, count: usize) {
     let last = || worker.lines().iter().rev().find(|line| line.contains("WORKERS")).cloned().unwrap_or_default();
-    let shares = || last().split_once('[').map_or(0, |(_, tasks)| tasks.matches(|c: char| c == ',').count() + 1);
+    let shares = || last().split_once('[').map_or(0, |(_, tasks)| tasks.matches(',').count() + 1);
     assert!(wait_until(DEADLINE, || shares() == count), "{count} workers:\n{}", said(&[worker]));
 }
 
