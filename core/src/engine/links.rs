@@ -1,6 +1,6 @@
 //! What one task is linked to: its bell, the owners of trees, random edges, the running topology, its figures.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use rand::{SeedableRng, rngs::SmallRng};
 
@@ -43,7 +43,7 @@ impl Links {
             self.acks.ack(anchor.root, anchor.edge);
         }
         if let Some(began_us) = receipt.timed {
-            self.meter.processed(self.shared.now_us().wrapping_sub(u64::from(began_us.get())));
+            self.meter.processed(elapsed_us(self.shared.now_us(), began_us));
         }
     }
 
@@ -70,5 +70,25 @@ impl Links {
     /// Makes the figures visible.
     pub(crate) fn publish(&self) {
         self.meter.publish(self.count.executed, self.count.acked, self.count.failed);
+    }
+}
+
+/// Microseconds since a stamp, which keeps the clock's lower half: right for whatever takes less than 71 minutes, however long
+/// the process runs.
+fn elapsed_us(now_us: u64, began_us: NonZeroU32) -> u64 {
+    u64::from((now_us as u32).wrapping_sub(began_us.get()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_is_right_after_the_clocks_lower_half_has_wrapped() {
+        let hours = 5 * 3_600_000_000;
+        for now_us in [40, u64::from(u32::MAX) + 10, hours] {
+            let began = NonZeroU32::new((now_us - 30) as u32).unwrap();
+            assert_eq!(elapsed_us(now_us, began), 30);
+        }
     }
 }
