@@ -83,6 +83,8 @@ pub(crate) enum Halt {
     Stalled(String),
     /// The partition's fetching failed: somebody looks why, and starts it anew.
     Broken(String),
+    /// What was fetched at the position is no record batch that can be read.
+    Unreadable(String),
     /// The partition's leader has another history at the position: records that may have been counted are gone.
     Truncated(String),
     /// This user may not read the topic.

@@ -25,6 +25,9 @@ use crate::{
 /// How often in a row a partition is started anew without a record before the read gives up as transient.
 const RESTARTS_MAX: usize = 10;
 
+/// How often in a row the same place may be unreadable: once it may have been damaged on its way, and no more than that.
+const UNREADABLE_MAX: usize = 2;
+
 /// How often in a row a partition may be found to end before the range does: after a leader change the end may be a
 /// moment late; after this many looks it was truncated.
 const SHORT_MAX: usize = 3;
@@ -49,6 +52,7 @@ struct Way<'r> {
     /// New starts since `next` moved.
     restarts: usize,
     short: usize,
+    unreadable: usize,
 }
 
 impl TopicReader {
@@ -69,6 +73,14 @@ impl TopicReader {
                 Err(Halt::Failed(failure)) => return Err(failure),
                 Err(Halt::NotAllowed) => return Err(not_allowed(way.topic)),
                 Err(Halt::Truncated(why)) => return Err(truncated(way, &why)),
+                Err(Halt::Unreadable(why)) => {
+                    self.look(way, sink)?;
+                    way.unreadable = if way.next > before { 1 } else { way.unreadable + 1 };
+                    if way.unreadable > UNREADABLE_MAX {
+                        return Err(unreadable(way, &why));
+                    }
+                    self.restart(way, &why, sink)?;
+                }
                 Err(Halt::Stalled(why)) => {
                     if self.look(way, sink)? {
                         self.restart(way, &why, sink)?;
@@ -174,13 +186,26 @@ impl<'r> Way<'r> {
         if range.from > range.to || partition < 0 {
             return Err(impossible());
         }
-        Ok(Way { range, topic, partition, next: range.from, restarts: 0, short: 0 })
+        Ok(Way { range, topic, partition, next: range.from, restarts: 0, short: 0, unreadable: 0 })
     }
 
     fn place(&self) -> Place<'r> {
         let PartitionRange { partition: name, incarnation, .. } = self.range;
         Place { name, topic: self.topic, partition: self.partition, incarnation }
     }
+}
+
+fn unreadable(way: &Way<'_>, why: &str) -> Failure {
+    Failure::fatal(format!(
+        "kafka partition {} cannot be read at offset {} (range {}..{}): {why}; it was the same {} times: let another replica \
+         lead the partition if this one's disk is damaged, or copy what can be read into a new topic and count that under a new \
+         name",
+        way.range.partition,
+        way.next,
+        way.range.from,
+        way.range.to,
+        UNREADABLE_MAX + 1
+    ))
 }
 
 fn truncated(way: &Way<'_>, why: &str) -> Failure {
@@ -194,5 +219,89 @@ impl std::fmt::Display for Way<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let PartitionRange { partition, from, to, .. } = self.range;
         write!(f, "partition {partition}, range {from}..{to}, position {}", self.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tine_core::failure::FailureKind;
+    use tine_trident::source::{Record, SourceIndex};
+
+    use super::*;
+    use crate::{
+        ask::Seen,
+        client::{Questions, Topic},
+    };
+
+    /// Brokers whose partition is readable up to an offset; there it is not, for so many tries.
+    struct Damaged {
+        at: u64,
+        tries: usize,
+    }
+
+    impl Questions for Damaged {
+        fn describe(&mut self, names: &[&str], _: &dyn Fn() -> bool) -> Result<Vec<Option<Topic>>, Failure> {
+            let topic = |name: &&str| Some(Topic { name: name.to_string(), id: "id".to_string(), partitions: 1 });
+            Ok(names.iter().map(topic).collect())
+        }
+
+        fn marks(&mut self, asked: &[(&str, i32, Mark)], _: &dyn Fn() -> bool) -> Result<Vec<Option<u64>>, Failure> {
+            Ok(asked.iter().map(|(.., mark)| Some(if *mark == Mark::Low { 0 } else { 100 })).collect())
+        }
+
+        fn away(&self, tried: &str, why: &str) -> Failure {
+            Failure::transient(format!("{tried}: {why}"))
+        }
+    }
+
+    impl Fetching for Damaged {
+        fn lend(&mut self, _: &Place<'_>, next: &mut u64, to: u64, _: &mut dyn Sink) -> Result<(), Halt> {
+            if self.tries > 0 && self.at < to {
+                self.tries -= 1;
+                *next = self.at;
+                return Err(Halt::Unreadable("its checksum is wrong".to_string()));
+            }
+            *next = to;
+            Ok(())
+        }
+
+        fn stop(&mut self, _: &str) {}
+
+        fn forget(&mut self) {}
+    }
+
+    struct Nobody;
+
+    impl Sink for Nobody {
+        fn records(&mut self, _: &[Record<'_>]) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn cancelled(&self) -> bool {
+            false
+        }
+    }
+
+    fn read(tries: usize) -> Result<(), Failure> {
+        let range = PartitionRange {
+            source: SourceIndex(0),
+            partition: "lines/0".to_string(),
+            incarnation: "id".to_string(),
+            from: 3,
+            to: 90,
+            closed_at: None,
+        };
+        let client: Box<dyn Fetching> = Box::new(Damaged { at: 41, tries });
+        TopicReader::new(Asker::new(client, Seen::default())).read(&range, &mut Nobody)
+    }
+
+    #[test]
+    fn a_damaged_batch_is_fatal_by_topic_partition_and_offset_and_one_damaged_on_its_way_is_fetched_again() {
+        assert_eq!(read(UNREADABLE_MAX), Ok(()));
+        let failure = read(usize::MAX).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Fatal, "{failure}");
+        for word in ["lines/0", "offset 41", "its checksum is wrong", "another replica"] {
+            assert!(failure.message.contains(word), "no {word:?} in: {failure}");
+        }
     }
 }

@@ -388,7 +388,7 @@ impl Fetcher {
             // The sink may have some of the set already.
             Err(DecodeError::Corrupt(why)) => {
                 track.next = lent;
-                Err(Halt::Broken(why))
+                Err(Halt::Unreadable(why))
             }
         }
     }

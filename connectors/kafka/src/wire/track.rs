@@ -118,13 +118,14 @@ impl Track {
 
     fn keep(&mut self, told: Partition, buffer: Buffer) -> (Told, Option<Buffer>) {
         self.stable = u64::try_from(told.stable).unwrap_or(0);
-        let broken = |what: String| Told::Halt(Halt::Broken(what));
+        let unreadable = |what: String| Told::Halt(Halt::Unreadable(what));
         match set::reach(&buffer.answer()[told.records.clone()]) {
-            Err(what) => (broken(format!("the leader's answer holds {what}")), Some(buffer)),
+            Err(what) => (unreadable(format!("the leader's answer holds {what}")), Some(buffer)),
             Ok(None) if told.records.is_empty() => (Told::Nothing, Some(buffer)),
-            Ok(None) => (broken("the leader's answer holds no whole batch".into()), Some(buffer)),
+            Ok(None) => (unreadable("the leader's answer holds no whole batch".into()), Some(buffer)),
             Ok(Some((end, _))) if end <= self.reach => {
-                (broken(format!("the leader's answer ends at {end}, before {}", self.reach)), Some(buffer))
+                let what = format!("the leader's answer ends at {end}, before {}", self.reach);
+                (Told::Halt(Halt::Broken(what)), Some(buffer))
             }
             Ok(Some((end, epoch))) => {
                 let aborted = told.aborted.iter().map(|(producer_id, first_offset)| Aborted {
