@@ -89,18 +89,36 @@ async fn connect(shared: &Shared, peer: &Peer, line: &Line) -> Result<Streaming<
 }
 
 async fn channel(shared: &Shared, peer: &Peer) -> Result<Channel, Failure> {
-    let lost = |error: &dyn std::fmt::Display| Failure::transient(format!("{error}"));
-    if let Some(beyond) = tokio::net::lookup_host(&peer.address)
-        .await
-        .map_err(|error| lost(&error))?
-        .find(|address| !shared.listen.admits(address.ip()))
-    {
-        return Err(lost(&format_args!(
-            "{beyond} lies beyond loopback, and plaintext is not safe there: give TLS files, or ask for plaintext by name"
-        )));
+    let mut failure = Failure::transient(format!("{} has no address", peer.address));
+    for target in targets(shared, &peer.address).await? {
+        match connect_to(shared, &target).await {
+            Ok(channel) => return Ok(channel),
+            Err(why) => failure = why,
+        }
     }
+    Err(failure)
+}
+
+/// Where a peer is: with TLS its name, which its certificate must show; in plaintext the addresses that were checked, because
+/// the name may mean another one a moment later.
+pub(super) async fn targets(shared: &Shared, address: &str) -> Result<Vec<String>, Failure> {
+    if shared.pem.is_some() {
+        return Ok(vec![address.to_owned()]);
+    }
+    let found = tokio::net::lookup_host(address).await;
+    let found: Vec<_> = found.map_err(|error| Failure::transient(format!("{address}: {error}")))?.collect();
+    match found.iter().find(|address| !shared.listen.admits(address.ip())) {
+        None => Ok(found.iter().map(ToString::to_string).collect()),
+        Some(beyond) => Err(Failure::transient(format!(
+            "{beyond} lies beyond loopback, and plaintext is not safe there: give TLS files, or ask for plaintext by name"
+        ))),
+    }
+}
+
+async fn connect_to(shared: &Shared, target: &str) -> Result<Channel, Failure> {
+    let lost = |error: &dyn std::fmt::Display| Failure::transient(format!("{error}"));
     let scheme = if shared.pem.is_some() { "https" } else { "http" };
-    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", peer.address))
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{target}"))
         .map_err(|error| lost(&error))?
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(HTTP_WINDOW)

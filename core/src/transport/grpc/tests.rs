@@ -210,6 +210,18 @@ async fn x3_a_frame_that_is_not_taken_ends_the_connection_and_both_sides_hear_wh
     b.hears(|heard| matches!(heard, Heard::Frame(_, got) if got.to == TaskId(3)).then_some(())).await;
 }
 
+#[tokio::test]
+async fn x1_in_plaintext_the_addresses_that_were_checked_are_the_ones_that_are_connected_to() {
+    let plain = Worker::plain(1).await;
+    let found = dial::targets(&plain.transport.shared, "localhost:7100").await.unwrap();
+    assert!(!found.is_empty() && found.iter().all(|target| target.parse::<SocketAddr>().is_ok()), "{found:?}");
+    let refused = dial::targets(&plain.transport.shared, "192.0.2.1:7100").await.unwrap_err();
+    assert!(refused.message.contains("192.0.2.1:7100 lies beyond loopback"), "{refused}");
+    let authority = Authority::new();
+    let tls = secured(2, authority.files("localhost", false)).await;
+    assert_eq!(dial::targets(&tls.transport.shared, "localhost:7100").await.unwrap(), ["localhost:7100"]);
+}
+
 /// The port of a worker that was dropped is free a moment later.
 async fn eventually<F: Future<Output = Result<Worker, Failure>>>(mut start: impl FnMut() -> F) -> Worker {
     let began = Instant::now();
