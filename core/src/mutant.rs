@@ -1,7 +1,9 @@
 //! Switches that break one rule of the protocol each, to prove that the tests would notice.
 //!
 //! They exist only with the feature `mutants`, which test builds turn on; otherwise [`on`] is a constant `false` and
-//! the rule cannot be broken. A mutant is turned on for the calling thread alone, so that simulations run in parallel.
+//! the rule cannot be broken. A mutant is turned on for the calling thread alone, so that simulations run in parallel; or by
+//! the environment variable `TINE_BROKEN_RULES` (names, separated by commas) for a whole process, which the chaos of the
+//! tests then has to find out.
 
 /// A rule that can be switched off. The names are those of the protocol's list of mutants (`docs/guarantees.md`).
 ///
@@ -108,7 +110,7 @@ impl Mutant {
 
 #[cfg(feature = "mutants")]
 mod switch {
-    use std::cell::Cell;
+    use std::{cell::Cell, sync::LazyLock};
 
     use super::Mutant;
 
@@ -117,7 +119,29 @@ mod switch {
         static ACTIVE: Cell<u64> = const { Cell::new(0) };
     }
 
+    /// Those that the environment breaks on every thread.
+    static EVERYWHERE: LazyLock<u64> = LazyLock::new(|| {
+        let names = std::env::var("TINE_BROKEN_RULES").unwrap_or_default();
+        bits(names.split(',').filter_map(named))
+    });
+
     const _: () = assert!(Mutant::ALL.len() <= 64);
+
+    fn bits(mutants: impl IntoIterator<Item = Mutant>) -> u64 {
+        mutants.into_iter().fold(0, |bits, mutant| bits | 1 << mutant as u64)
+    }
+
+    fn named(name: &str) -> Option<Mutant> {
+        Mutant::ALL.iter().copied().find(|mutant| format!("{mutant:?}") == name.trim())
+    }
+
+    /// Says in the log which rules the environment breaks, if it breaks any.
+    pub fn announce() {
+        let broken: Vec<_> = Mutant::ALL.iter().filter(|mutant| *EVERYWHERE & bits([**mutant]) != 0).collect();
+        if !broken.is_empty() {
+            tracing::warn!("rules broken on purpose: {broken:?}");
+        }
+    }
 
     /// Breaks these rules, and no others, on this thread while `run` runs.
     pub fn with<R>(mutants: impl IntoIterator<Item = Mutant>, run: impl FnOnce() -> R) -> R {
@@ -127,19 +151,18 @@ mod switch {
                 ACTIVE.set(self.0);
             }
         }
-        let bits = mutants.into_iter().fold(0, |bits, mutant| bits | 1 << mutant as u64);
-        let _restore = Restore(ACTIVE.replace(bits));
+        let _restore = Restore(ACTIVE.replace(bits(mutants)));
         run()
     }
 
-    /// Whether `mutant` is switched on for this thread.
+    /// Whether `mutant` is switched on for this thread, or everywhere.
     pub fn on(mutant: Mutant) -> bool {
-        ACTIVE.get() & (1 << mutant as u64) != 0
+        (ACTIVE.get() | *EVERYWHERE) & (1 << mutant as u64) != 0
     }
 }
 
 #[cfg(feature = "mutants")]
-pub use switch::{on, with};
+pub use switch::{announce, on, with};
 
 /// Whether `mutant` is switched on: never, in a build without the feature `mutants`.
 #[cfg(not(feature = "mutants"))]
@@ -147,3 +170,7 @@ pub use switch::{on, with};
 pub const fn on(_: Mutant) -> bool {
     false
 }
+
+/// Says which rules the environment breaks: none, in a build without the feature `mutants`.
+#[cfg(not(feature = "mutants"))]
+pub const fn announce() {}

@@ -15,7 +15,7 @@
 //!
 //! [`Feed`] keeps a topic under load and remembers what it wrote.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -30,11 +30,29 @@ use nix::sys::signal::Signal;
 use crate::count::{self, Counts};
 use crate::process::{Program, Running, example_path};
 use crate::produce;
+use crate::proxy::{Proxy, Verdict};
 use crate::services::kafka::Broker;
 use crate::services::{shared, unique};
 
 /// What the job is started with; the phases go to standard error.
 const LOG: &str = "warn,tine=info,tine::phase=debug";
+
+/// What programs break that were built with the feature `mutants`.
+const BROKEN_RULES: &str = "TINE_BROKEN_RULES";
+
+/// How long one may take to say what it breaks.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Cuts the connection of the next COMMIT of a job's rows as `verdict` says.
+pub fn cut_next_commit(proxy: &Proxy, verdict: Verdict) {
+    let (mut sent, mut armed) = (HashMap::<u64, usize>::new(), true);
+    proxy.hook(move |connection, bytes| {
+        let sent = sent.entry(connection).or_default();
+        *sent += bytes.len();
+        let commits = bytes.windows(11).any(|window| window == b"tine_commit") && std::mem::take(sent) > 3_000;
+        if commits && std::mem::take(&mut armed) { verdict } else { Verdict::Pass }
+    });
+}
 
 /// A phase of a transaction, as the job prints it, in the order in which a transaction goes through them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,6 +107,7 @@ pub struct Job {
     count: &'static str,
     arguments: Vec<(&'static str, String)>,
     flags: Vec<&'static str>,
+    broken: String,
 }
 
 impl Job {
@@ -103,7 +122,13 @@ impl Job {
     }
 
     fn new(brokers: &str, topic: &str, database: &str, count: &'static str) -> Self {
-        let job = Self { database: database.to_owned(), count, arguments: Vec::new(), flags: Vec::new() };
+        let job = Self {
+            database: database.to_owned(),
+            count,
+            arguments: Vec::new(),
+            flags: Vec::new(),
+            broken: String::new(),
+        };
         job.with("--brokers", brokers)
             .with("--topic", topic)
             .with("--count", count)
@@ -123,6 +148,29 @@ impl Job {
     pub fn flag(mut self, name: &'static str) -> Self {
         self.flags.push(name);
         self
+    }
+
+    /// Breaks rules of the protocol on purpose: names of mutants in `core/src/mutant.rs`, separated by commas.
+    pub fn breaking(mut self, rules: &str) -> Self {
+        rules.clone_into(&mut self.broken);
+        self
+    }
+
+    /// Waits until a copy says that it breaks what it was asked to; only programs that were built with the mutants can.
+    pub fn await_broken(&self, running: &mut Running) -> anyhow::Result<()> {
+        let rules: Vec<&str> = self.broken.split(',').filter(|rule| !rule.is_empty()).collect();
+        if rules.is_empty() {
+            return Ok(());
+        }
+        let said = running.line_where(|line| line.contains("rules broken on purpose: "), START_DEADLINE);
+        let breaks_all = said.is_ok_and(|line| rules.iter().all(|rule| line.contains(rule)));
+        ensure!(
+            breaks_all,
+            "the programs do not break {}: give names of core/src/mutant.rs, and build the programs with \
+             `cargo build --release --workspace --all-features --bins --examples`",
+            self.broken
+        );
+        Ok(())
     }
 
     /// Keeps leadership and plans in ZooKeeper, below a new folder there.
@@ -166,12 +214,14 @@ impl Job {
             path.display()
         );
         let arguments = self.arguments.iter().flat_map(|(name, value)| [name, value.as_str()]);
-        Ok(Program::at(path).args(arguments).args(&self.flags).env("RUST_LOG", LOG))
+        Ok(Program::at(path).args(arguments).args(&self.flags).env("RUST_LOG", LOG).env(BROKEN_RULES, &self.broken))
     }
 
     /// Starts it; each of its lines is seen before it can write the next one.
     pub fn start(&self) -> anyhow::Result<Life> {
-        Ok(Life { process: self.program()?.in_step().start()?, read: 0 })
+        let mut process = self.program()?.in_step().start()?;
+        self.await_broken(&mut process)?;
+        Ok(Life { process, read: 0 })
     }
 
     /// Runs it with `--until-end` and returns what it printed; fails when it does not end in time or not with success.

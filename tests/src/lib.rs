@@ -37,6 +37,7 @@
 pub mod audit;
 pub mod chaos;
 pub mod count;
+pub mod disk;
 mod gate;
 pub mod job;
 pub mod process;

@@ -14,7 +14,7 @@ fn seed() -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_workers_count_exactly_while_everything_breaks() {
-    let chaos = Chaos { seed: seed(), length: Duration::from_secs(180), workers: 3 };
+    let chaos = Chaos { seed: seed(), length: Duration::from_secs(180), workers: 3, broken: String::new() };
     let outcome = chaos.run().await.unwrap_or_else(|error| panic!("{error:#}"));
     let Some(outcome) = outcome else { return };
     report(&outcome);

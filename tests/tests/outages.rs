@@ -2,13 +2,12 @@
 //! process, without a word too many, and the table holds what was written.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helper functions of tests fail like tests")]
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use tine_tests::job::{Feed, Job, Life, Scene};
+use tine_tests::job::{Feed, Job, Life, Scene, cut_next_commit};
 use tine_tests::proxy::{Proxy, Verdict};
-use tine_tests::report;
 use tine_tests::services::{Error, Guard, Kafka, Postgres, Service, ZooKeeper, shared, unique};
+use tine_tests::{disk, report, wait_until};
 
 /// A machine that compiles at the same time is slow.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -65,17 +64,6 @@ async fn g1_g3_postgres_is_killed_and_restarted_under_load() {
     postgres.restart().unwrap();
     life.completes(5, DEADLINE).unwrap();
     finish("postgres killed or restarted", 4, &job, feed, life).await;
-}
-
-/// Cuts the connection of the next COMMIT of rows as `verdict` says.
-fn cut_next_commit(proxy: &Proxy, verdict: Verdict) {
-    let (mut sent, mut armed) = (HashMap::<u64, usize>::new(), true);
-    proxy.hook(move |connection, bytes| {
-        let sent = sent.entry(connection).or_default();
-        *sent += bytes.len();
-        let commits = bytes.windows(11).any(|window| window == b"tine_commit") && std::mem::take(sent) > 3_000;
-        if commits && std::mem::take(&mut armed) { verdict } else { Verdict::Pass }
-    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,6 +138,34 @@ async fn z5_z6_zookeeper_is_killed_stopped_for_long_and_wiped_under_load() {
     let next = life.completes(5, DEADLINE).unwrap();
     assert!(next > after, "txids begin anew at {next} after {after}");
     finish("zookeeper killed, away, wiped twice", 4, &job, feed, life).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn z8_zookeepers_disk_is_full_under_load() {
+    let (Some(scene), Some(mut zookeeper)) = (Scene::new("zookeeper_full").await.unwrap(), own()) else { return };
+    let zookeeper: &mut ZooKeeper = &mut zookeeper;
+    let disk = match disk::of_log(zookeeper) {
+        Ok(disk) => disk,
+        Err(error) => return shared::skip(format_args!("no disk that fills up: {error:#}")),
+    };
+    let job = scene.job().with("--commit-interval-ms", "100").zookeeper(&zookeeper.address());
+    let feed = scene.feed();
+    let mut life = job.start().unwrap();
+    life.completes(10, DEADLINE).unwrap();
+    disk.fill().unwrap();
+    // Each plan is a write, and the first that does not fit ends the server.
+    let full = Instant::now();
+    let stopped = wait_until(DEADLINE, || !zookeeper.serves());
+    assert!(stopped, "a server without room serves:\n{}", life.said());
+    life.process.line("leadership lost", DEADLINE).unwrap();
+    report(format_args!(
+        "  ZooKeeper's disk is full: its job leads no more after {:.1} s",
+        full.elapsed().as_secs_f64()
+    ));
+    disk.free().unwrap();
+    zookeeper.restart_with_room().unwrap();
+    life.completes(10, DEADLINE).unwrap();
+    finish("zookeeper's disk full", 1, &job, feed, life).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ mod table;
 
 use std::sync::Arc;
 
+use tine_core::mutant::{self, Mutant};
 use tine_state::{GroupSpec, Ident};
 
 pub(crate) use table::TableSql;
@@ -105,12 +106,19 @@ impl GroupSql {
     }
 }
 
+/// The rules that the machines follow, as SQL; a mutant of one breaks it here, too.
 fn compare_and_set(ledger: &str) -> String {
+    let rule = |broken, condition| if mutant::on(broken) { "" } else { condition };
+    let fence = rule(
+        Mutant::NoFenceCheck,
+        "and l.fence_epoch = $5::int8 and l.fence_nonce = $6::int8 and l.fence_generation = $7::int8",
+    );
+    let txid = rule(Mutant::TxidNotCompared, "and l.txid = $8::int8 - 1");
+    let chain = rule(Mutant::ChainNotCompared, "and l.chain = $9");
     format!(
         "update {ledger} l set txid = $8, chain = $10, manifest = $11, ({ATTEMPT}) = ($5::int8, $6::int8, $7::int8), changed = null \
          from unnest($3::text[], $4::int4[]) u(state, shard) \
          where l.topology = $1 and l.grp = $2 and l.state = u.state and l.shard = u.shard \
-         and l.fence_epoch = $5::int8 and l.fence_nonce = $6::int8 and l.fence_generation = $7::int8 \
-         and l.txid = $8::int8 - 1 and l.chain = $9 and $12::int8 > 0"
+         {fence} {txid} {chain} and $9::bytea is not null and $12::int8 > 0"
     )
 }

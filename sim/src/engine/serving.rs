@@ -1,7 +1,7 @@
 //! The database server's side of a session: statements arrive, wait for locks, are answered or not; idle transactions and
 //! backends whose clients are gone come to an end.
 
-use tine_core::failure::{Failure, FailureKind};
+use tine_core::failure::Failure;
 use tine_state::{Reply as SqlReply, Statement};
 
 use super::{
@@ -61,14 +61,8 @@ impl Engine<'_> {
         }
         self.sql.roll_back(backend);
         self.go_on_waiting();
-        use SqlState::{Deadlock, LockTimeout, Serialization, StatementTimeout};
-        let certain = matches!(state, Deadlock | LockTimeout | Serialization | StatementTimeout);
         let words = format!("{} (SQLSTATE {})", state.words(), state.code());
-        let failure = match (state.passes(), matches!(statement, Statement::Commit) && !certain) {
-            (false, _) => Failure::fatal(words),
-            (true, true) => Failure::new(FailureKind::Unknown, format!("{words} in answer to COMMIT")),
-            (true, false) => Failure::transient(words),
-        };
+        let failure = Failure::new(state.kind(matches!(statement, Statement::Commit)), words);
         self.answer(from, Some(Err(failure)));
     }
 

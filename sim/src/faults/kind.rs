@@ -1,5 +1,7 @@
 //! The kinds of faults: their numbers, names and arguments, and which of them are drawn at random.
 
+use tine_core::failure::FailureKind;
+
 use super::{End, Kind, SqlState};
 
 /// Their names, in the order of their numbers: rows of the coverage table and words of replay lines.
@@ -305,6 +307,18 @@ impl SqlState {
             SqlState::ReadOnly => "cannot execute in a read-only transaction",
             SqlState::CheckViolation => "new row violates a check constraint",
             SqlState::InsufficientPrivilege => "permission denied for table",
+        }
+    }
+
+    /// What it means for a transaction: in answer to `COMMIT` only some prove that nothing was committed. That the connector for
+    /// Postgres takes them the same way is what `tests/tests/fakes` looks at.
+    pub fn kind(self, at_commit: bool) -> FailureKind {
+        use SqlState::{CheckViolation, Deadlock, LockTimeout, Serialization, StatementTimeout};
+        let certain = matches!(self, CheckViolation | Deadlock | LockTimeout | Serialization | StatementTimeout);
+        match (at_commit && !certain, self.passes()) {
+            (true, _) => FailureKind::Unknown,
+            (false, true) => FailureKind::Transient,
+            (false, false) => FailureKind::Fatal,
         }
     }
 

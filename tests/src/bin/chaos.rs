@@ -23,6 +23,9 @@ struct Arguments {
     /// Copies of the job: one leads, the others stand by.
     #[arg(long, default_value_t = 3)]
     workers: usize,
+    /// Rules that the copies break on purpose: names of `core/src/mutant.rs`, separated by commas. The run should then fail.
+    #[arg(long = "break", value_name = "RULES", default_value = "")]
+    broken: String,
 }
 
 /// What was started is tied to this process and ends with it.
@@ -33,12 +36,12 @@ fn leave(code: i32) -> ! {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { seed, minutes, workers } = Arguments::parse();
+    let Arguments { seed, minutes, workers, broken } = Arguments::parse();
     let Ok(length) = Duration::try_from_secs_f64(minutes * 60.0) else {
         eprintln!("{minutes} minutes cannot be waited for: give a number above 0");
         return ExitCode::from(2);
     };
-    let chaos = Chaos { seed: seed.unwrap_or_else(rand::random), length, workers: workers.max(1) };
+    let chaos = Chaos { seed: seed.unwrap_or_else(rand::random), length, workers: workers.max(1), broken };
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         eprintln!("cannot listen for SIGTERM and SIGINT");

@@ -48,7 +48,7 @@ pub(super) struct Crew {
 
 impl Crew {
     /// From now on things break.
-    pub(super) fn start(chaos: Chaos, missing: Missing, start: Instant, cast: Vec<Cast>) -> Crew {
+    pub(super) fn start(chaos: &Chaos, missing: Missing, start: Instant, cast: Vec<Cast>) -> Crew {
         let over = Arc::new(AtomicBool::new(false));
         let play = |(target, victim): Cast| {
             let steps = plan(chaos.seed, target, chaos.length, missing);
@@ -56,6 +56,11 @@ impl Crew {
             thread::spawn(move || player.play(steps))
         };
         Crew { threads: cast.into_iter().map(play).collect(), over }
+    }
+
+    /// Whether one of them has ended before it was asked to: it comes with an error.
+    pub(super) fn has_ended(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
     }
 
     /// Waits until every plan is over and everything is whole again.
@@ -157,6 +162,11 @@ impl Auditor {
             Ok(audits)
         });
         Auditor { stop, thread }
+    }
+
+    /// Whether it has ended before it was asked to: it comes with an error.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
     }
 
     pub(super) async fn end(self) -> anyhow::Result<Audits> {

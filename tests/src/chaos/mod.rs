@@ -17,14 +17,13 @@
 //! so under way, whenever it gets through. In the end the table and the ledger are damaged by hand, a row at a time, and the
 //! same audit must find each damage: one that certifies whatever it sees would certify nothing.
 //!
-//! What is here: [`plan`] (what breaks when), `victim` (how), `disk` and `clock` (what that needs), `stage` (what is started),
+//! What is here: [`plan`] (what breaks when), `victim` (how), `clock` (what that needs), `stage` (what is started),
 //! `crew` (who breaks, looks after and audits), `pulse` (when something was committed), `damage` (what the audit must find),
 //! `outcome` (the table at the end), and in this file the course of it all.
 
 mod clock;
 mod crew;
 mod damage;
-mod disk;
 mod outcome;
 pub mod plan;
 mod pulse;
@@ -42,17 +41,18 @@ use self::pulse::Pulse;
 use self::stage::Stage;
 use crate::audit::{Audit, Verdict};
 use crate::job::Feed;
-use crate::{count, report};
+use crate::{count, disk, report};
 
 /// How long the job may need to count what is written when everything is whole again. Connections that went mute are
 /// noticed by deadlines, and a deadline may begin with the last fault.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(300);
 const AUDIT_DEADLINE: Duration = Duration::from_secs(300);
+const LOOK: Duration = Duration::from_millis(200);
 const COUNTED: &str = "select coalesce(sum(n), 0)::bigint from counts";
 const LEDGER: &str = "select min(txid) from tine_ledger";
 
 /// What kind of chaos.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chaos {
     /// The plan.
     pub seed: u64,
@@ -60,12 +60,15 @@ pub struct Chaos {
     pub length: Duration,
     /// Copies of the job.
     pub workers: usize,
+    /// Rules of the protocol that the copies break (names of mutants, separated by commas): none, or the run must fail.
+    pub broken: String,
 }
 
 impl fmt::Display for Chaos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let minutes = self.length.as_secs_f64() / 60.0;
-        write!(f, "chaos --seed {} --minutes {minutes} --workers {}", self.seed, self.workers)
+        write!(f, "chaos --seed {} --minutes {minutes} --workers {}", self.seed, self.workers)?;
+        if self.broken.is_empty() { Ok(()) } else { write!(f, " --break {}", self.broken) }
     }
 }
 
@@ -74,8 +77,9 @@ impl Chaos {
     /// panicked; the message has the seed.
     pub async fn run(self) -> anyhow::Result<Option<Outcome>> {
         report(format_args!("{self}"));
-        let Some(stage) = Stage::new(self).await.with_context(|| self.to_string())? else { return Ok(None) };
-        self.play(stage).await.map(Some).with_context(|| self.to_string())
+        let name = self.to_string();
+        let Some(stage) = Stage::new(&self).await.with_context(|| name.clone())? else { return Ok(None) };
+        self.play(stage).await.map(Some).context(name)
     }
 
     async fn play(self, stage: Stage) -> anyhow::Result<Outcome> {
@@ -83,10 +87,13 @@ impl Chaos {
         let start = Instant::now();
         let feed = Feed::start(broker.address(), stage::TOPIC);
         let pulse = Pulse::start(job.database().to_owned(), start);
-        let servers = Crew::start(self, missing, start, servers);
-        let workers = Crew::start(self, missing, start, workers);
+        let servers = Crew::start(&self, missing, start, servers);
+        let workers = Crew::start(&self, missing, start, workers);
         let auditor = Auditor::start(Audit::of(&job, &broker));
-        tokio::time::sleep_until((start + self.length).into()).await;
+        // One of them ends early when it has found something.
+        while start.elapsed() < self.length && !servers.has_ended() && !workers.has_ended() && !auditor.has_ended() {
+            tokio::time::sleep(LOOK).await;
+        }
         // Each heals what it has broken before it ends.
         let (servers, mut done) = servers.end_plan().await?;
         let audits = auditor.end().await?;
@@ -139,7 +146,7 @@ async fn drained(database: &str, words: i64) -> anyhow::Result<()> {
         if matches!(&last, Ok(counted) if *counted >= words) {
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(LOOK).await;
     }
     let counted = last.context("the database does not answer")?;
     ensure!(counted >= words, "healed for {DRAIN_DEADLINE:?}: {counted} of {words} words are counted");

@@ -8,15 +8,15 @@ use anyhow::ensure;
 use super::Chaos;
 use super::clock::Clock;
 use super::crew::Cast;
-use super::disk::{self, Disk};
 use super::plan::{Missing, Target};
 use super::victim::{Disks, Peer, Server, Worker};
+use crate::disk::{self, Disk};
 use crate::job::Job;
 use crate::proxy::Proxy;
 use crate::services::ensemble::{self, Ports};
 use crate::services::kafka::{Broker, Kraft};
 use crate::services::postgres::{Cluster, SEGMENT_SIZE};
-use crate::services::zookeeper::{LOG_FOLDER, Standalone};
+use crate::services::zookeeper::Standalone;
 use crate::services::{Error, Guard, Kafka, Postgres, Service, ZooKeeper, base_folder, shared, unique};
 use crate::{count, report};
 
@@ -84,7 +84,7 @@ impl Between {
 
 impl Stage {
     /// Starts everything; `None` when something is not installed.
-    pub(super) async fn new(chaos: Chaos) -> anyhow::Result<Option<Stage>> {
+    pub(super) async fn new(chaos: &Chaos) -> anyhow::Result<Option<Stage>> {
         if !installed()? {
             return Ok(None);
         }
@@ -106,7 +106,8 @@ impl Stage {
             .with("--brokers", &links.kafka.address())
             .with("--postgres", &links.postgres.url(&database))
             .with("--commit-interval-ms", "100")
-            .with("--start-timeout-s", PATIENCE_S);
+            .with("--start-timeout-s", PATIENCE_S)
+            .breaking(&chaos.broken);
         let folder = base_folder().join(unique("chaos"));
         std::fs::create_dir_all(&folder)?;
         // What a failed run leaves for a look is removed by the next tests/run.
@@ -145,7 +146,7 @@ impl Servers {
         };
         let mut members = Vec::new();
         for (mut server, peers) in ensemble.into_iter().zip(between.peers) {
-            let log = if disks.log.is_some() { Some(log_apart(&mut server)?) } else { None };
+            let log = if disks.log.is_some() { Some(disk::of_log(&mut server)?) } else { None };
             members.push((server, peers, Disks { tables: None, log }));
         }
         Ok(Servers { kafka, postgres, disks, ensemble: members })
@@ -181,16 +182,6 @@ fn small_disks(postgres: &mut Postgres) -> anyhow::Result<Disks> {
     std::os::unix::fs::symlink(&there, &here)?;
     postgres.restart()?;
     Ok(Disks { tables: Some(tables), log: Some(log) })
-}
-
-/// A disk for the log of a server of ZooKeeper, which starts anew with it and learns all from its peers. A piece of the log
-/// is filled within seconds.
-fn log_apart(server: &mut ZooKeeper) -> anyhow::Result<Disk> {
-    let disk = Disk::mount(&server.place.folder, "log")?;
-    let folder = disk.folder().display().to_string();
-    server.place.settings.extend([(LOG_FOLDER.to_owned(), folder), ("preAllocSize".to_owned(), "8".to_owned())]);
-    server.wipe()?;
-    Ok(disk)
 }
 
 /// The proxies.
@@ -241,7 +232,8 @@ async fn workers(
         let addresses: Vec<_> = links.iter().map(Proxy::address).collect();
         let job = job.clone().with("--zookeeper", &format!("{}/{chroot}", addresses.join(",")));
         let clock = library.map(|library| Clock::new(library, folder.join(format!("clock-{nth}")))).transpose()?;
-        let worker = Worker::start(job, clock, folder.join(format!("worker-{nth}.log")), links)?;
+        let log = folder.join(format!("worker-{nth}.log"));
+        let worker = Worker::start(job, clock, log, links)?;
         workers.push((Target::Worker(nth), Box::new(worker) as _));
     }
     Ok(workers)

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 
 use super::clock::Clock;
-use super::disk::Disk;
 use super::plan::{self, Fault};
+use crate::disk::Disk;
 use crate::job::Job;
 use crate::process::{Program, Running};
 use crate::proxy::{Proxy, Verdict};
@@ -243,7 +243,9 @@ impl Worker {
             Some(clock) => clock.give(program),
             None => program,
         };
-        self.running = Some(Program::start(given)?);
+        let mut running = Program::start(given)?;
+        self.job.await_broken(&mut running)?;
+        self.running = Some(running);
         self.told.starts += 1;
         Ok(())
     }

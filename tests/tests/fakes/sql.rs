@@ -4,6 +4,7 @@
 //! statements out of order, connections that end on either side. Every answer is compared, and who waits for whom. One
 //! statement waits at a time: when two locks become free at once, the order in which Postgres gives them is its own.
 
+mod codes;
 mod program;
 mod server;
 mod words;

@@ -253,6 +253,7 @@ impl Topology {
 /// while it was stopping; then a later run goes on from there. `Err`: what is committed stays exact, and a later run goes on
 /// from there, too. Dropping the future is like a crash: safe.
 pub async fn run(built: Built, options: Options, shutdown: Shutdown) -> Result<Summary, RunError> {
+    tine_core::mutant::announce();
     let (emitters, stage_tasks) = (options.emitters.max(1), options.stage_tasks.max(1));
     let options = Options { emitters, stage_tasks, ..options };
     create_tables(&built, &options, &shutdown).await.map_err(RunError::Start)?;

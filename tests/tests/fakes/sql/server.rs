@@ -108,6 +108,25 @@ impl Server {
         .await
     }
 
+    /// Whoever writes a plan meets this SQLSTATE from now on: at once, or at its `COMMIT`.
+    pub(crate) async fn raise(&mut self, code: &str, at_commit: bool) -> Done<()> {
+        let when = match at_commit {
+            true => {
+                "constraint trigger raises after insert or update on tine_transactions deferrable initially deferred"
+            }
+            false => "trigger raises before insert or update on tine_transactions",
+        };
+        let raise = format!("begin raise exception 'raised on purpose' using errcode = '{code}'; end");
+        for statement in [
+            "drop trigger if exists raises on tine_transactions",
+            &format!("create or replace function raises() returns trigger language plpgsql as $${raise}$$"),
+            &format!("create {when} for each row execute function raises()"),
+        ] {
+            self.run(statement).await?;
+        }
+        Ok(())
+    }
+
     async fn run(&mut self, statement: &str) -> Done<()> {
         let statement = AssertSqlSafe(statement.to_owned());
         match self {

@@ -8,6 +8,9 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
+use crate::services::ZooKeeper;
+use crate::services::zookeeper::LOG_FOLDER;
+
 /// How large it is: the tables and the transactions of an hour fit, or a log between two checkpoints.
 const SIZE: &str = "size=384m";
 /// How its folder's name begins, in the server's.
@@ -17,13 +20,13 @@ const BALLOON: &str = "balloon";
 
 /// A mounted disk; unmounted when it is dropped.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub struct Disk {
     folder: PathBuf,
 }
 
 impl Disk {
     /// Mounts one below `folder`, for the user who owns that. Fails where nothing may be mounted.
-    pub(super) fn mount(folder: &Path, what: &str) -> anyhow::Result<Self> {
+    pub fn mount(folder: &Path, what: &str) -> anyhow::Result<Self> {
         let disk = folder.join(format!("{NAME}{what}"));
         fs::create_dir(&disk).with_context(|| format!("make {}", disk.display()))?;
         let owner = fs::metadata(folder)?;
@@ -34,12 +37,12 @@ impl Disk {
     }
 
     /// Where it is mounted.
-    pub(super) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// Writes until nothing fits.
-    pub(super) fn fill(&self) -> anyhow::Result<()> {
+    pub fn fill(&self) -> anyhow::Result<()> {
         let mut balloon = File::create(self.folder.join(BALLOON))?;
         let mut chunk = vec![1; 1 << 20];
         loop {
@@ -55,9 +58,19 @@ impl Disk {
     }
 
     /// Makes room again.
-    pub(super) fn free(&self) -> anyhow::Result<()> {
+    pub fn free(&self) -> anyhow::Result<()> {
         fs::remove_file(self.folder.join(BALLOON)).context("make room on the disk")
     }
+}
+
+/// A disk for the log of a server of ZooKeeper, which starts anew with it (one of an ensemble learns all from its peers). A
+/// piece of the log is filled within seconds.
+pub fn of_log(server: &mut ZooKeeper) -> anyhow::Result<Disk> {
+    let disk = Disk::mount(&server.place.folder, "log")?;
+    let folder = disk.folder().display().to_string();
+    server.place.settings.extend([(LOG_FOLDER.to_owned(), folder), ("preAllocSize".to_owned(), "8".to_owned())]);
+    server.wipe()?;
+    Ok(disk)
 }
 
 impl Drop for Disk {
@@ -73,7 +86,7 @@ fn unmount(folder: &Path) {
 
 /// Unmounts what nobody drops any more, `…/postgres-PID-N/disk-log`: disks of processes that were killed, and our own when we
 /// are about to leave in a hurry.
-pub(super) fn unmount_forgotten() {
+pub fn unmount_forgotten() {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     for folder in mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new) {
         let server = folder.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
