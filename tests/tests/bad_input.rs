@@ -63,7 +63,12 @@ async fn an_unreachable_broker_is_named() {
     let Some(scene) = Scene::new("no_broker").await.unwrap() else { return };
     let address = nobody();
     let job = scene.job().with("--brokers", &address).with("--start-timeout-s", START_TIMEOUT_S);
-    refuses(job.program().unwrap(), 1, GIVES_UP, &["kafka", &address, "check that the address is right"]);
+    refuses(
+        job.program().unwrap(),
+        1,
+        GIVES_UP,
+        &["cannot start", "kafka", &address, "check that the address is right"],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,14 +94,14 @@ async fn an_unreachable_zookeeper_is_named() {
     let Some(scene) = Scene::new("no_zookeeper").await.unwrap() else { return };
     let address = nobody();
     let job = scene.job().with("--zookeeper", &address).with("--start-timeout-s", START_TIMEOUT_S);
-    refuses(job.program().unwrap(), 1, GIVES_UP, &["zookeeper", &address]);
+    refuses(job.program().unwrap(), 1, GIVES_UP, &["cannot start", "zookeeper", &address]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn k_a_missing_topic_is_named() {
     let Some(scene) = Scene::new("no_topic").await.unwrap() else { return };
     let topic = unique("never_made");
-    job_refuses(&scene.job().with("--topic", &topic), &[&topic, "does not exist", "create it"]);
+    job_refuses(&scene.job().with("--topic", &topic), &["cannot start", &topic, "does not exist", "create it"]);
 }
 
 // ----- tables and names -----

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use tine_tests::job::{Feed, Job, Life, Phase, Scene, phase};
-use tine_tests::services::shared;
-use tine_tests::{report, wait_until};
+use tine_tests::services::{free_port, shared};
+use tine_tests::{count, report, wait_until};
 
 /// A machine that compiles at the same time is slow.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -211,6 +211,44 @@ async fn z6_an_assignment_that_was_deleted_by_hand_is_written_again() {
     says(&first, "3 workers share the work", 1);
     commit(&[&first, &second, &third], 3);
     finish(&job, feed, vec![first, second, third]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d6_a_copy_that_was_given_another_database_is_refused_and_both_ledgers_are_named() {
+    let Some((scene, job)) = scene().await else { return };
+    let Some(elsewhere) = shared::postgres_database("elsewhere").await.unwrap() else { return };
+    let feed = scene.feed();
+    let first = job.start().unwrap();
+    commit(&[&first], 3);
+    let mut astray = job.clone().with("--postgres", &elsewhere).start().unwrap();
+    assert!(!astray.end(DEADLINE).unwrap().success(), "{}", astray.said());
+    let refusal = line(&astray, "write to a ledger of lineage");
+    report(format_args!("  {refusal}"));
+    assert!(refusal.contains("cannot start"), "{refusal}");
+    for database in [&scene.database, &elsewhere] {
+        let lineages =
+            count::table(database, "select encode(lineage, 'hex'), 1::bigint from tine_groups").await.unwrap();
+        assert!(lineages.keys().all(|lineage| refusal.contains(lineage)), "{lineages:?}: {refusal}");
+    }
+    assert_eq!(failed_attempts(&first), 0, "{}", first.said());
+    finish(&job, feed, vec![first]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_copies_that_advertise_one_address_the_later_one_is_refused_by_name() {
+    let Some((scene, job)) = scene().await else { return };
+    let feed = scene.feed();
+    let address = format!("127.0.0.1:{}", free_port().unwrap());
+    let job = job.with("--advertise", &address);
+    let first = job.start().unwrap();
+    commit(&[&first], 3);
+    let mut second = job.start().unwrap();
+    assert!(!second.end(DEADLINE).unwrap().success(), "{}", second.said());
+    let refusal = line(&second, "and is alive");
+    report(format_args!("  {refusal}"));
+    assert!(refusal.contains(&address), "{refusal}");
+    commit(&[&first], 3);
+    finish(&job, feed, vec![first]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use tine_core::{
     coordination::Coordination,
     failure::Failure,
+    id::WorkerId,
     membership::{Assignment, Member, Registration, Sight, record::MEMBERS_MAX},
 };
 use tokio::task::JoinHandle;
@@ -34,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 struct Worker {
     session: Arc<Session>,
     layout: Layout,
-    member: Member,
+    id: WorkerId,
     guard: JoinHandle<()>,
     /// What the last look left behind to be told of changes.
     watches: Mutex<Vec<OneshotWatcher>>,
@@ -56,7 +57,7 @@ pub(crate) async fn register(
                 let (guarded, node) = (session.clone(), layout.worker(member.peer.id));
                 let guard = tokio::spawn(async move { guarded.guard(&node, None).await });
                 let (watches, strange) = (Mutex::default(), Mutex::default());
-                return Ok(Box::new(Worker { session, layout, member: member.clone(), guard, watches, strange }));
+                return Ok(Box::new(Worker { session, layout, id: member.peer.id, guard, watches, strange }));
             }
             Err(Trouble::Refused(error)) => return Err(judge(&layout.workers(), &error)),
             Err(Trouble::Lost(failure)) => return Err(failure),
@@ -156,9 +157,8 @@ impl Registration for Worker {
         }
     }
 
-    async fn leave(&self) -> Result<(), Failure> {
-        let node = self.layout.worker(self.member.peer.id);
-        let content = Member { leaving: true, ..self.member.clone() }.encode();
+    async fn update(&self, member: &Member) -> Result<(), Failure> {
+        let (node, content) = (self.layout.worker(self.id), member.encode());
         match self.session.call(|client| client.set_data(&node, &content, None)).await {
             Ok(_) => Ok(()),
             Err(trouble) => Err(failed(&node, trouble)),

@@ -10,20 +10,21 @@ use scene::*;
 use tine_core::{
     hash::Hash128,
     id::{Era, Nonce, WorkerId},
-    membership::{Assignment, Member, Members, Registration, Share, record::Capacity},
+    membership::{Assignment, Common, Member, Members, Registration, Share, record::Capacity},
     transport::{Peer, Token},
 };
 use tine_zookeeper::ZooKeeper;
 
 fn member(id: u64) -> Member {
     let peer = Peer { id: WorkerId(id), address: format!("h:{id}"), token: Token(77) };
-    Member { peer, fingerprint: Hash128(7), capacity: Capacity { readers: 1, stages: 1 }, leaving: false }
+    let common = Common { fingerprint: Hash128(7), lineage: 70 };
+    Member { peer, common, capacity: Capacity { readers: 1, stages: 1 }, leaving: false, rival: None }
 }
 
 fn assignment(nonce: u64, era: u64) -> Assignment {
-    let Member { peer, capacity, fingerprint, .. } = member(1);
+    let Member { peer, capacity, common, .. } = member(1);
     let (era, nonce, leader) = (Era(era), Nonce(nonce), peer.id);
-    Assignment { era, nonce, leader, fingerprint, shares: vec![Share { peer, capacity }], places: vec![] }
+    Assignment { era, nonce, leader, common, shares: vec![Share { peer, capacity }], places: vec![] }
 }
 
 async fn register(zookeeper: &ZooKeeper, id: u64) -> Box<dyn Registration> {
@@ -41,7 +42,7 @@ async fn workers_see_one_another_in_the_order_in_which_they_came() {
     let second = register(&scene.zookeeper(), 3).await;
     assert_eq!(ids(&*first).await, [9, 3]);
     let hint = first.changed();
-    second.leave().await.unwrap();
+    second.update(&Member { leaving: true, ..member(3) }).await.unwrap();
     let sight = second.look().await.unwrap();
     assert_eq!(sight.members.iter().map(|member| member.leaving).collect::<Vec<_>>(), [false, true]);
     drop(second);

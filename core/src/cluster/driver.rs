@@ -37,9 +37,8 @@ use crate::{
         task::Task,
     },
     failure::{Failure, FailureKind},
-    hash::Hash128,
     id::{Era, TaskId, WorkerId},
-    membership::{Assignment, Effect, Event, Membership, Registration, Sight, record::Capacity},
+    membership::{Assignment, Common, Effect, Event, Membership, Registration, Sight, record::Capacity},
     topology::{build::Layout, node::Arena},
     transport::{self, Frame, Identity, Kind, Peer, Roots, Token},
 };
@@ -68,7 +67,7 @@ pub(super) struct Driver {
     house: Arc<House>,
     crews: Arc<Crews>,
     cluster: Cluster,
-    fingerprint: Hash128,
+    common: Common,
     machine: Membership,
     ending: Ending,
     member: Arc<Member>,
@@ -112,6 +111,8 @@ pub(super) fn start(arena: &Arc<Arena>, layout: Layout, cluster: Cluster) -> Res
         runtime.block_on(async move {
             let ear = Arc::new(Ear { house: Arc::clone(&house), told });
             let identity = Identity { topology: shared.topology.to_string(), fingerprint };
+            // No ledger: tuples are delivered at least once, and state is the user's.
+            let common = Common { fingerprint, lineage: 0 };
             let transport = match transport::start(&cluster.listen, identity, ear).await {
                 Ok(transport) => transport,
                 Err(failure) => return drop(opened.send(Err(failure))),
@@ -124,8 +125,8 @@ pub(super) fn start(arena: &Arc<Arena>, layout: Layout, cluster: Cluster) -> Res
                 house,
                 crews,
                 cluster,
-                fingerprint,
-                machine: Membership::placing(fingerprint, sizes),
+                common,
+                machine: Membership::placing(common, sizes),
                 ending: Ending::default(),
                 member: of_driver,
                 me: None,
@@ -220,9 +221,10 @@ impl Driver {
         let capacity = Capacity { readers: 1, stages: 1 };
         let member = crate::membership::Member {
             peer,
-            fingerprint: self.fingerprint,
+            common: self.common,
             capacity,
             leaving: self.leaving.is_some(),
+            rival: None,
         };
         let (coordination, topology) = (Arc::clone(&self.cluster.coordination), self.shared().topology.to_string());
         self.registering = Some(tokio::spawn(register(coordination, topology, member)));
@@ -281,6 +283,7 @@ impl Driver {
                     Effect::Drain => events.push_back(Event::Drained),
                     Effect::Owners(assignment) => self.settle(&assignment).await,
                     Effect::Disband(_) => self.settled = false,
+                    Effect::Update(member) => self.update(member).await,
                     Effect::Warn(text) => tracing::warn!(target: "tine::core", "{text}"),
                     Effect::Refused(failure) => self.shared().refuse(failure),
                 }
@@ -526,16 +529,24 @@ impl Driver {
         }
     }
 
+    /// Says something else of this worker in coordination.
+    async fn update(&self, member: crate::membership::Member) {
+        let member = crate::membership::Member { leaving: self.leaving.is_some(), ..member };
+        if let Some(registration) = self.registration.clone()
+            && let Err(failure) = registration.update(&member).await
+        {
+            tracing::warn!(target: "tine::core", "telling the other workers of this one: {failure}");
+        }
+    }
+
     /// Wants to end, while the topology goes on elsewhere; the last worker works off what there is.
     async fn leave(&mut self) {
         if self.others == 0 {
             return self.obey(self.wish.0 + 1, Order::Drain);
         }
         self.leaving = Some(Instant::now() + self.shared().settings.drain_timeout);
-        if let Some(registration) = self.registration.clone()
-            && let Err(failure) = registration.leave().await
-        {
-            tracing::warn!(target: "tine::core", "asking to be relieved: {failure}");
+        if let Some(me) = self.machine.me().cloned() {
+            self.update(me).await;
         }
         // Somebody else leads, and makes an assignment without this worker.
         self.campaigning.take().inspect(JoinHandle::abort);

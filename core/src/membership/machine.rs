@@ -14,11 +14,11 @@ use std::collections::BTreeSet;
 
 use super::{
     Sight, placement,
-    record::{Assignment, Member, Share},
+    record::{Assignment, Common, Member, Share},
 };
 use crate::{
     failure::{Failure, FailureKind},
-    hash::{Hash128, hash64},
+    hash::hash64,
     id::{Era, Nonce, WorkerId},
 };
 
@@ -64,6 +64,8 @@ pub enum Effect {
     Owners(Assignment),
     /// A worker cannot be relied on: everything under way has failed, and nothing begins until there are `Owners`.
     Disband(Failure),
+    /// Say this of this worker in coordination.
+    Update(Member),
     /// Tell a person.
     Warn(String),
     /// This worker can never be a part of it.
@@ -73,7 +75,7 @@ pub enum Effect {
 /// One worker's view of the membership.
 #[derive(Clone, Debug)]
 pub struct Membership {
-    fingerprint: Hash128,
+    common: Common,
     /// How many tasks each component has; none when placing them is not this machine's business.
     components: Vec<usize>,
     me: Option<Member>,
@@ -117,15 +119,15 @@ enum Stage {
 }
 
 impl Membership {
-    /// A worker that is not registered yet, of a topology with this fingerprint.
-    pub fn new(fingerprint: Hash128) -> Membership {
+    /// A worker that is not registered yet, of a topology with this in common.
+    pub fn new(common: Common) -> Membership {
         let (seen, warned) = (Sight::default(), BTreeSet::new());
-        Membership { fingerprint, components: Vec::new(), me: None, seen, running: None, reign: None, warned }
+        Membership { common, components: Vec::new(), me: None, seen, running: None, reign: None, warned }
     }
 
     /// The same, for a topology whose tasks are placed one by one: `components` says how many each of its components has.
-    pub fn placing(fingerprint: Hash128, components: Vec<usize>) -> Membership {
-        Membership { components, ..Membership::new(fingerprint) }
+    pub fn placing(common: Common, components: Vec<usize>) -> Membership {
+        Membership { components, ..Membership::new(common) }
     }
 
     /// Takes one event; answers with what to do.
@@ -146,6 +148,7 @@ impl Membership {
             }
             Event::Seen(sight) => {
                 self.seen = sight;
+                self.defend(&mut effects);
                 self.follow(&mut effects);
             }
             // Told again (a claim was written anew, this worker registered anew): the same reign, whose eras are counted on.
@@ -185,6 +188,26 @@ impl Membership {
 
     // ----- as a worker -----
 
+    /// A worker that came later under this one's address stands for it if it is dead. It is not, and says so: then there are
+    /// two, and the later one ends.
+    fn defend(&mut self, effects: &mut Vec<Effect>) {
+        let Some(me) = &mut self.me else { return };
+        let Some(place) = self.seen.members.iter().position(|member| member.peer.id == me.peer.id) else { return };
+        let (older, newer) = (&self.seen.members[..place], &self.seen.members[place + 1..]);
+        if let Some(other) = older.iter().find(|member| member.rival == Some(me.peer.id)) {
+            effects.push(Effect::Refused(Failure::fatal(format!(
+                "{} advertises {} too and is alive: every worker needs an address of its own, where its peers reach it and \
+                 nobody else",
+                other.peer.id, other.peer.address
+            ))));
+        }
+        let Some(rival) = newer.iter().find(|member| member.peer.address == me.peer.address) else { return };
+        if self.seen.members[place].rival != Some(rival.peer.id) {
+            me.rival = Some(rival.peer.id);
+            effects.push(Effect::Update(me.clone()));
+        }
+    }
+
     /// Starts and stops tasks as the assignment that stands says.
     fn follow(&mut self, effects: &mut Vec<Effect>) {
         let Some(me) = self.my_id() else { return };
@@ -193,14 +216,10 @@ impl Membership {
             return;
         }
         let Some(assignment) = self.seen.assignment.clone() else { return self.stop(effects) };
-        if assignment.fingerprint != self.fingerprint {
+        if let Some(why) = self.common.difference(&assignment.common, "the workers of this topology") {
             self.stop(effects);
             if self.seen.members.iter().any(|member| member.peer.id == assignment.leader) {
-                effects.push(Effect::Refused(Failure::fatal(format!(
-                    "the workers of this topology run fingerprint {} and this program has {}: run the same program \
-                     everywhere",
-                    assignment.fingerprint, self.fingerprint
-                ))));
+                effects.push(Effect::Refused(Failure::fatal(why)));
             }
             return;
         }
@@ -328,14 +347,18 @@ impl Membership {
         }
     }
 
-    /// Whoever can have tasks now, in order. A worker that was started again under its old address stands for both.
+    /// Whoever can have tasks now, in order. A worker that was started again under its old address stands for both, unless
+    /// the older one says that it is alive.
     fn eligible(&self) -> Vec<&Member> {
         let members = &self.seen.members;
-        let replaced = |place: usize, member: &Member| {
-            members[place + 1..].iter().any(|newer| newer.peer.address == member.peer.address)
+        let stands_for = |newer: &Member, older: &Member| {
+            newer.peer.address == older.peer.address && older.rival != Some(newer.peer.id)
         };
+        let replaced =
+            |place: usize, member: &Member| members[place + 1..].iter().any(|newer| stands_for(newer, member));
+        let refused = |member: &Member| members.iter().any(|older| older.rival == Some(member.peer.id));
         let able = |(place, member): &(usize, &Member)| {
-            member.fingerprint == self.fingerprint && !member.leaving && !replaced(*place, member)
+            member.common == self.common && !member.leaving && !replaced(*place, member) && !refused(member)
         };
         members.iter().enumerate().filter(able).map(|(_, member)| member).collect()
     }
@@ -384,12 +407,12 @@ impl Membership {
             return;
         }
         reign.count += 1;
-        let (nonce, fingerprint) = (reign.nonce, self.fingerprint);
+        let (nonce, common) = (reign.nonce, self.common);
         let running = self.running.as_ref().map(|running| &running.assignment);
         let before = reign.made.as_ref().or(running).or(self.seen.assignment.as_ref());
-        let places = places(&self.components, &wanted, before.filter(|before| before.fingerprint == fingerprint));
+        let places = places(&self.components, &wanted, before.filter(|before| before.common == common));
         let era = Era(hash64(&[nonce.0.to_le_bytes(), reign.count.to_le_bytes()].concat()));
-        let made = Assignment { era, nonce, leader: me, fingerprint, shares: wanted, places };
+        let made = Assignment { era, nonce, leader: me, common, shares: wanted, places };
         (reign.stage, reign.made, reign.shown) = (Stage::Writing, Some(made.clone()), false);
         reign.ready.clear();
         effects.push(Effect::Write(made));
@@ -399,13 +422,10 @@ impl Membership {
         if self.reign.is_none() {
             return;
         }
-        for member in self.seen.members.iter().filter(|member| member.fingerprint != self.fingerprint) {
-            if self.warned.insert(member.peer.id) {
-                effects.push(Effect::Warn(format!(
-                    "{} at {} runs fingerprint {} and this topology has {}: it gets no tasks; run the same program \
-                     everywhere",
-                    member.peer.id, member.peer.address, member.fingerprint, self.fingerprint
-                )));
+        for Member { peer, common, .. } in &self.seen.members {
+            let Some(why) = self.common.difference(common, "workers that get no tasks") else { continue };
+            if self.warned.insert(peer.id) {
+                effects.push(Effect::Warn(format!("{} at {}: {why}", peer.id, peer.address)));
             }
         }
     }

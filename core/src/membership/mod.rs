@@ -22,7 +22,7 @@ use async_trait::async_trait;
 
 pub use self::{
     machine::{Effect, Event, Membership},
-    record::{Assignment, Member, Share},
+    record::{Assignment, Common, Member, Share},
 };
 use crate::failure::Failure;
 
@@ -52,8 +52,8 @@ pub trait Registration: Send + Sync {
     /// Returns when something may have changed since the last look. A hint: it may come late, or never.
     async fn changed(&self);
 
-    /// Says that this worker wants to end: its tasks are given to others at the next boundary.
-    async fn leave(&self) -> Result<(), Failure>;
+    /// Says something else of this worker: that it wants to end, that it has a rival.
+    async fn update(&self, member: &Member) -> Result<(), Failure>;
 
     /// Returns when the session or its local lease is gone, with the reason. The worker drops its tasks before it
     /// registers again.

@@ -15,17 +15,28 @@ pub const MEMBER_BYTES_MAX: usize = 2048;
 /// More workers than anybody starts for one topology.
 pub const MEMBERS_MAX: usize = 1024;
 
+/// What all workers of a topology have in common, or what they send one another would mean nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Common {
+    /// The fingerprint of the topology's shape.
+    pub fingerprint: Hash128,
+    /// The lineage of the ledger that they write to: another one is another database.
+    pub lineage: u128,
+}
+
 /// A registered worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Who it is, and where its peers reach it.
     pub peer: Peer,
-    /// The fingerprint of its topology: another one gets no tasks.
-    pub fingerprint: Hash128,
+    /// What it is a part of: a worker of another gets no tasks.
+    pub common: Common,
     /// How much it takes.
     pub capacity: Capacity,
     /// Whether it wants to end.
     pub leaving: bool,
+    /// A worker that came later under the same address, said by this one, which is therefore not dead.
+    pub rival: Option<WorkerId>,
 }
 
 /// How many tasks of each sort a worker takes.
@@ -55,12 +66,31 @@ pub struct Assignment {
     pub nonce: Nonce,
     /// The worker that this leader is.
     pub leader: WorkerId,
-    /// The fingerprint of the topology.
-    pub fingerprint: Hash128,
+    /// What the workers have in common.
+    pub common: Common,
     /// The workers, in order.
     pub shares: Vec<Share>,
     /// For each task of the topology the place of its worker among the shares; empty when everything follows from their order.
     pub places: Vec<u16>,
+}
+
+impl Common {
+    /// What makes others something else, in words that name both and say what to do; `None` when they are the same.
+    pub fn difference(&self, others: &Common, whose: &str) -> Option<String> {
+        if others.fingerprint != self.fingerprint {
+            let (theirs, mine) = (others.fingerprint, self.fingerprint);
+            return Some(format!(
+                "{whose} run fingerprint {theirs} and this program has {mine}: run the same program everywhere"
+            ));
+        }
+        (others.lineage != self.lineage).then(|| {
+            format!(
+                "{whose} write to a ledger of lineage {:032x} and this one to {:032x}, which is another database: open the \
+                 same one everywhere",
+                others.lineage, self.lineage
+            )
+        })
+    }
 }
 
 impl Member {
@@ -120,21 +150,24 @@ mod tests {
 
     fn member() -> Member {
         let peer = Peer { id: WorkerId(0x0102_0304_0506_0708), address: "h:7".to_owned(), token: Token(9) };
-        Member { peer, fingerprint: Hash128(5), capacity: Capacity { readers: 1, stages: 2 }, leaving: false }
+        let common = Common { fingerprint: Hash128(5), lineage: 6 };
+        Member { peer, common, capacity: Capacity { readers: 1, stages: 2 }, leaving: false, rival: None }
     }
 
     fn assignment() -> Assignment {
-        let Member { peer, fingerprint, capacity, .. } = member();
+        let Member { peer, common, capacity, .. } = member();
         let (era, nonce, leader) = (Era(4), Nonce(3), WorkerId(2));
-        Assignment { era, nonce, leader, fingerprint, shares: vec![Share { peer, capacity }], places: vec![0, 0] }
+        Assignment { era, nonce, leader, common, shares: vec![Share { peer, capacity }], places: vec![0, 0] }
     }
 
     /// Golden bytes: if this fails, workers of two builds misread one another; raise the codec's version instead.
     #[test]
     fn the_encodings_are_the_documented_ones() {
         let peer = [253, 8, 7, 6, 5, 4, 3, 2, 1, 3, b'h', b':', b'7', 9];
-        assert_eq!(member().encode(), [&[1][..], &peer, &[5, 1, 2, 0]].concat());
-        assert_eq!(assignment().encode(), [&[1, 4, 3, 2, 5, 1][..], &peer, &[1, 2, 2, 0, 0]].concat());
+        assert_eq!(member().encode(), [&[1][..], &peer, &[5, 6, 1, 2, 0, 0]].concat());
+        let insisting = Member { rival: Some(WorkerId(7)), ..member() };
+        assert_eq!(insisting.encode(), [&[1][..], &peer, &[5, 6, 1, 2, 0, 1, 7]].concat());
+        assert_eq!(assignment().encode(), [&[1, 4, 3, 2, 5, 6, 1][..], &peer, &[1, 2, 2, 0, 0]].concat());
         assert_eq!(Member::decode(&member().encode()).unwrap(), member());
         assert_eq!(Assignment::decode(&assignment().encode()).unwrap(), assignment());
     }

@@ -12,18 +12,18 @@ use crate::{
     transport::{Peer, Token},
 };
 
-const FINGERPRINT: Hash128 = Hash128(7);
+const COMMON: Common = Common { fingerprint: Hash128(7), lineage: 70 };
 
 fn member(id: u64) -> Member {
     let peer = Peer { id: WorkerId(id), address: format!("h:{id}"), token: Token(id.into()) };
-    Member { peer, fingerprint: FINGERPRINT, capacity: Capacity { readers: 1, stages: 1 }, leaving: false }
+    Member { peer, common: COMMON, capacity: Capacity { readers: 1, stages: 1 }, leaving: false, rival: None }
 }
 
 /// Of another leader, before.
 fn sole_assignment() -> Assignment {
     let Member { peer, capacity, .. } = member(1);
     let (era, nonce, leader) = (Era(3), Nonce(2), peer.id);
-    Assignment { era, nonce, leader, fingerprint: FINGERPRINT, shares: vec![Share { peer, capacity }], places: vec![] }
+    Assignment { era, nonce, leader, common: COMMON, shares: vec![Share { peer, capacity }], places: vec![] }
 }
 
 /// Workers and what coordination shows; effects are performed at once, control messages arrive.
@@ -42,7 +42,7 @@ struct World {
 impl World {
     fn join(&mut self, id: u64) {
         self.sight.members.push(member(id));
-        self.workers.insert(id, Membership::new(FINGERPRINT));
+        self.workers.insert(id, Membership::new(COMMON));
         self.tell(id, Event::Registered(member(id)));
         self.everybody_looks();
     }
@@ -93,6 +93,10 @@ impl World {
                 Effect::Drain => self.tell(id, Event::Drained),
                 Effect::Owners(assignment) => self.owners = Some(assignment),
                 Effect::Disband(_) => self.owners = None,
+                Effect::Update(member) => {
+                    let found = self.sight.members.iter_mut().find(|other| other.peer.id == member.peer.id);
+                    *found.unwrap() = member;
+                }
                 Effect::Warn(_) | Effect::Refused(_) => {}
             }
         }
@@ -130,7 +134,7 @@ fn a_dead_workers_tasks_move_at_once_and_a_joiner_comes_in_with_it() {
     assert_eq!(world.owners(), [1, 2, 3]);
     world.die(2);
     world.sight.members.push(member(4));
-    world.workers.insert(4, Membership::new(FINGERPRINT));
+    world.workers.insert(4, Membership::new(COMMON));
     world.tell(4, Event::Registered(member(4)));
     world.everybody_looks();
     assert_eq!(world.owners(), [1, 3, 4]);
@@ -221,21 +225,54 @@ fn p11_a_leader_that_registers_anew_makes_an_era_that_nobody_knows() {
 }
 
 #[test]
-fn another_version_gets_no_tasks_and_both_fingerprints_are_named() {
+fn another_program_and_another_database_get_no_tasks_and_both_sides_are_named() {
+    let theirs = [Common { fingerprint: Hash128(8), ..COMMON }, Common { lineage: 80, ..COMMON }];
+    let names = [[Hash128(7).to_string(), Hash128(8).to_string()], [70, 80].map(|lineage| format!("{lineage:032x}"))];
+    for (common, names) in theirs.into_iter().zip(names) {
+        let mut world = World::default();
+        world.join(1);
+        world.lead(1, 9);
+        let other = Member { common, ..member(2) };
+        world.sight.members.push(other.clone());
+        world.workers.insert(2, Membership::new(common));
+        world.tell(2, Event::Registered(other));
+        world.everybody_looks();
+        assert_eq!(world.owners(), [1]);
+        let both = |text: &str| names.iter().all(|name| text.contains(name)) && text.contains("everywhere");
+        let warned = |effect: &Effect| matches!(effect, Effect::Warn(text) if both(text));
+        let refused = |effect: &Effect| matches!(effect, Effect::Refused(failure) if both(&failure.message));
+        assert_eq!(world.said(warned), 1);
+        assert!(world.said(refused) > 0);
+    }
+}
+
+/// The older one is alive: it keeps its tasks, and the later one is told why it gets none.
+#[test]
+fn two_workers_that_advertise_one_address_are_told_apart_and_the_later_one_is_refused() {
     let mut world = World::default();
-    world.join(1);
+    (1..=2).for_each(|id| world.join(id));
     world.lead(1, 9);
-    let other = Member { fingerprint: Hash128(8), ..member(2) };
-    world.sight.members.push(other.clone());
-    world.workers.insert(2, Membership::new(Hash128(8)));
-    world.tell(2, Event::Registered(other));
+    let rival = Member { peer: Peer { id: WorkerId(5), ..member(2).peer }, ..member(2) };
+    world.sight.members.push(rival.clone());
+    world.workers.insert(5, Membership::new(COMMON));
+    world.tell(5, Event::Registered(rival));
     world.everybody_looks();
-    assert_eq!(world.owners(), [1]);
-    let both = |text: &str| text.contains(&Hash128(7).to_string()) && text.contains(&Hash128(8).to_string());
-    let warned = |effect: &Effect| matches!(effect, Effect::Warn(text) if both(text));
-    let refused = |effect: &Effect| matches!(effect, Effect::Refused(failure) if both(&failure.message));
-    assert_eq!(world.said(warned), 1);
-    assert!(world.said(refused) > 0);
+    world.everybody_looks();
+    assert_eq!(world.owners(), [1, 2]);
+    let named = |text: &str| text.contains(&member(2).peer.address) && text.contains(&WorkerId(2).to_string());
+    let refused =
+        |(id, effect): &(u64, Effect)| *id == 5 && matches!(effect, Effect::Refused(why) if named(&why.message));
+    assert!(world.log.iter().any(refused));
+    assert!(!world.log.iter().any(|(id, effect)| *id != 5 && matches!(effect, Effect::Refused(_))));
+    // It was a rival of that one alone: whoever comes when it is really dead stands for it at once.
+    world.workers.remove(&5);
+    world.workers.remove(&2);
+    let again = Member { peer: Peer { id: WorkerId(6), ..member(2).peer }, ..member(2) };
+    world.sight.members.push(again.clone());
+    world.workers.insert(6, Membership::new(COMMON));
+    world.tell(6, Event::Registered(again));
+    world.everybody_looks();
+    assert_eq!(world.owners(), [1, 6]);
 }
 
 #[test]
@@ -287,7 +324,7 @@ fn an_assignment_that_somebody_deletes_or_sets_back_is_made_again_and_everybody_
 
 #[test]
 fn what_was_seen_before_ones_own_write_does_not_count_against_it() {
-    let mut leader = Membership::new(FINGERPRINT);
+    let mut leader = Membership::new(COMMON);
     leader.step(Event::Registered(member(1)));
     leader.step(Event::Led(Nonce(9)));
     let old = Sight { members: vec![member(1)], assignment: Some(sole_assignment()) };
@@ -307,7 +344,7 @@ fn what_was_seen_before_ones_own_write_does_not_count_against_it() {
 
 #[test]
 fn a_write_that_fails_is_made_again_in_another_era() {
-    let mut leader = Membership::new(FINGERPRINT);
+    let mut leader = Membership::new(COMMON);
     leader.step(Event::Registered(member(1)));
     leader.step(Event::Led(Nonce(9)));
     let written = |effects: Vec<Effect>| {

@@ -154,10 +154,10 @@ impl Registration for Registered {
         let _ = changes.wait_for(|count| *count != seen).await;
     }
 
-    async fn leave(&self) -> Result<(), Failure> {
+    async fn update(&self, member: &Member) -> Result<(), Failure> {
         self.registry.change(|state| {
-            if let Some(member) = state.members.get_mut(&self.ticket) {
-                member.leaving = true;
+            if let Some(known) = state.members.get_mut(&self.ticket) {
+                *known = member.clone();
             }
         });
         Ok(())

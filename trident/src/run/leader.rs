@@ -3,7 +3,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -22,7 +22,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use super::{Options, Summary, ear::Told, reading::bug, watch::Watch, workers::Reigning};
+use super::{Course, Options, ear::Told, reading::bug, watch::Watch, workers::Reigning};
 use crate::{
     coordinator::event::{Call, Elected, Reply},
     message::Batches,
@@ -52,7 +52,7 @@ pub(super) struct Leading {
     database: mpsc::Sender<Call>,
     sources: mpsc::Sender<(Attempt, Arc<Positions>)>,
     finished: mpsc::Sender<Result<(), Failure>>,
-    summary: Arc<Mutex<Summary>>,
+    course: Arc<Course>,
     watch: Watch,
     told: Option<mpsc::Sender<Told>>,
 }
@@ -62,7 +62,7 @@ impl Leading {
         built: Arc<Built>,
         options: &Options,
         finished: mpsc::Sender<Result<(), Failure>>,
-        summary: Arc<Mutex<Summary>>,
+        course: Arc<Course>,
         inbox: Inbox,
         with: Option<With>,
         tasks: &mut JoinSet<()>,
@@ -85,10 +85,12 @@ impl Leading {
         let (horizon, start_timeout) =
             (if options.until_end { Horizon::Now } else { Horizon::Endless }, options.start_timeout);
         let thread = thread::Builder::new().name("tine-bounds".to_string());
-        if let Err(error) = thread.spawn(move || serve_sources(&built, horizon, start_timeout, asked, &inbox)) {
+        let begins = course.clone();
+        let serve = move || serve_sources(&built, horizon, (start_timeout, &begins), asked, &inbox);
+        if let Err(error) = thread.spawn(serve) {
             tracing::error!("cannot start the thread that asks the sources: {error}");
         }
-        Leading { coordination, database, sources, finished, summary, watch: options.watch(), told }
+        Leading { coordination, database, sources, finished, course, watch: options.watch(), told }
     }
 
     /// Ends the run; the first word counts, and the channel has room for it.
@@ -111,12 +113,13 @@ impl Perform<Batches, Call, Reply> for Leading {
                 true
             }
             Call::Entered(txid, phase) => {
+                self.course.begins();
                 self.watch.entered(txid, phase);
                 true
             }
             Call::Progress(progress) => {
                 self.watch.progress(progress);
-                self.summary.lock().unwrap_or_else(PoisonError::into_inner).add(progress);
+                self.course.progress(progress);
                 true
             }
             Call::Warn(message) => {
@@ -334,7 +337,7 @@ async fn run_on<P: Procedure + Send>(
 fn serve_sources(
     built: &Built,
     horizon: Horizon,
-    start_timeout: Duration,
+    (start_timeout, course): (Duration, &Course),
     mut asked: mpsc::Receiver<(Attempt, Arc<Positions>)>,
     inbox: &Inbox,
 ) {
@@ -346,6 +349,9 @@ fn serve_sources(
         }
         let polled = catch_unwind(AssertUnwindSafe(|| poll_all(built, &mut sides, horizon, &positions)));
         let mut result = polled.unwrap_or_else(|panic| Err(bug("a source's bounds", &*panic)));
+        if result.is_ok() {
+            course.begins();
+        }
         if let Err(failure) = &mut result
             && positions.is_empty()
             && began.elapsed() >= start_timeout

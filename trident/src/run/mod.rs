@@ -19,7 +19,10 @@ mod workers;
 use std::{
     fmt,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,6 +31,7 @@ use tine_core::{
     coordination::Coordination,
     failure::{Failure, FailureKind},
     id::TxId,
+    membership::Common,
     runtime::{INBOX, Inbound, Links, run_acker_clock, run_spout},
     task::SpoutTask,
     transport::{self, Identity},
@@ -58,9 +62,13 @@ use crate::{
     topology::{BuildError, Topology},
 };
 pub use tine_core::transport::{Listen, Tls};
+use tine_state::procedure;
 
 /// What may wait for the membership's driver: words of peers, a few each.
 const TOLD: usize = 256;
+
+/// More transactions under way than help anybody; what their trees report fits into the coordinator's inbox.
+const IN_FLIGHT_MAX: usize = INBOX / 2;
 
 /// How long a worker that was asked to end waits for others to take its tasks.
 const RELIEVED_WITHIN: Duration = Duration::from_secs(10);
@@ -76,7 +84,7 @@ pub struct Options {
     pub listen: Option<Listen>,
     /// Whether the run ends when everything that the sources hold at its start is committed.
     pub until_end: bool,
-    /// How many transactions are under way at once (default 3): one is committed while the next ones are processed.
+    /// How many transactions are under way at once (default 3, at most 32): one is committed while the next ones are processed.
     pub in_flight_max: usize,
     /// The dial between latency and throughput: how long a batch of a backlog takes (default 800 ms), so about how far
     /// apart commits are while one is worked off: larger batches have fewer distinct rows per record. Without a backlog
@@ -214,11 +222,11 @@ pub enum RunError {
     /// The topology is wrong: the error names the operator and the fix.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The topology did not start: the failure names the address, table or setting, and what to do.
+    /// The topology did not start, and nothing was begun: the failure names the address, table, topic, file or setting, and
+    /// what to do.
     #[error("cannot start: {0}")]
     Start(Failure),
-    /// The group halted, also because a source is not there: a topic, a file, its servers. Everything committed stays exact; the
-    /// failure says what is wrong and what to do.
+    /// The group halted after it had begun. Everything committed stays exact; the failure says what is wrong and what to do.
     #[error("halted: {0}")]
     Halted(Failure),
 }
@@ -256,17 +264,23 @@ pub async fn run(built: Built, options: Options, shutdown: Shutdown) -> Result<S
     tine_core::mutant::announce();
     let (emitters, stage_tasks) = (options.emitters.max(1), options.stage_tasks.max(1));
     let options = Options { emitters, stage_tasks, ..options };
-    create_tables(&built, &options, &shutdown).await.map_err(RunError::Start)?;
-    if shutdown.is_stopped() {
+    if options.in_flight_max > IN_FLIGHT_MAX {
+        return Err(RunError::Start(Failure::fatal(format!(
+            "in_flight_max is {}, and at most {IN_FLIGHT_MAX} transactions are under way at once: a batch grows with the load, \
+             so 2 or 3 are enough",
+            options.in_flight_max
+        ))));
+    }
+    let Some(lineage) = open_ledger(&built, &options, &shutdown).await.map_err(RunError::Start)? else {
         return Ok(Summary::default());
-    }
-    let built = Arc::new(built);
-    let summary = Arc::new(Mutex::new(Summary::default()));
-    match options.listen.clone() {
-        Some(listen) => run_with_others(&built, options, &listen, &shutdown, summary.clone()).await?,
-        None => run_alone(&built, &options, &shutdown, summary.clone()).await.map_err(RunError::Halted)?,
-    }
-    let summary = *summary.lock().unwrap_or_else(PoisonError::into_inner);
+    };
+    let (built, course) = (Arc::new(built), Arc::new(Course::default()));
+    let ran = match options.listen.clone() {
+        Some(listen) => run_with_others(&built, options, &listen, &shutdown, (course.clone(), lineage)).await,
+        None => run_alone(&built, &options, &shutdown, course.clone()).await,
+    };
+    ran.map_err(|failure| if course.has_begun() { RunError::Halted(failure) } else { RunError::Start(failure) })?;
+    let summary = course.summary();
     built.database.settle(&built.group, summary.last).await.map_err(RunError::Halted)?;
     Ok(summary)
 }
@@ -276,7 +290,7 @@ async fn run_alone(
     built: &Arc<Built>,
     options: &Options,
     shutdown: &Shutdown,
-    summary: Arc<Mutex<Summary>>,
+    course: Arc<Course>,
 ) -> Result<(), Failure> {
     let mut links: Links<Batches> = if options.mute_acker { Links::with_muted_acker() } else { Links::new() };
     let place = Placement::alone(built, options);
@@ -285,7 +299,7 @@ async fn run_alone(
     let (finished, mut finish) = mpsc::channel(1);
     let coordinator = Coordinator::new(setup(built, options, place.committers.len()));
     let spout = SpoutTask::new(COORDINATOR, place.coordinator_routes(), rand::rng().random(), coordinator);
-    let calls = Leading::start(built.clone(), options, finished, summary, inbox.clone(), None, &mut tasks);
+    let calls = Leading::start(built.clone(), options, finished, course, inbox.clone(), None, &mut tasks);
     tasks.spawn(run_spout(spout, links.clone(), inbox.clone(), arrivals, calls));
     tasks.spawn(run_acker_clock(links, options.message_timeout));
     supervise(&mut tasks, &mut finish, shutdown.asked(), inbox).await
@@ -297,36 +311,50 @@ async fn run_with_others(
     options: Options,
     listen: &Listen,
     shutdown: &Shutdown,
-    summary: Arc<Mutex<Summary>>,
-) -> Result<(), RunError> {
+    (course, lineage): (Arc<Course>, u128),
+) -> Result<(), Failure> {
     let Some(coordination) = options.coordination.clone() else {
         let what = format!("listening on {listen} needs coordination: workers find one another in ZooKeeper");
-        return Err(RunError::Start(Failure::fatal(what)));
+        return Err(Failure::fatal(what));
     };
     let (told, heard) = mpsc::channel(TOLD);
     let presence = Presence::default();
     let ear = Arc::new(Ear { presence: presence.clone(), told: told.clone() });
-    let identity = Identity { topology: built.group.topology.clone(), fingerprint: built.group.fingerprint };
-    let transport = transport::start(listen, identity, ear).await.map_err(RunError::Start)?;
+    let fingerprint = built.group.fingerprint;
+    let identity = Identity { topology: built.group.topology.clone(), fingerprint };
+    let transport = transport::start(listen, identity, ear).await?;
     let (inbox, arrivals) = mpsc::channel(INBOX);
     let (finished, mut finish) = mpsc::channel(1);
     let (rewire, rewires) = mpsc::channel(1);
     let (reigns, reign) = watching::channel(None);
     let mut tasks = JoinSet::new();
     let with = Some(With { reigns, told: told.clone() });
-    let calls = Leading::start(built.clone(), &options, finished.clone(), summary, inbox.clone(), with, &mut tasks);
+    let calls =
+        Leading::start(built.clone(), &options, finished.clone(), course.clone(), inbox.clone(), with, &mut tasks);
     let coordinator = Coordinator::new(setup(built, &options, 0));
     tasks.spawn(coordinate(coordinator, inbox.clone(), arrivals, rewires, calls));
     let (built, coordinator) = (built.clone(), inbox.clone());
-    let leave = told.clone();
-    let workers =
-        Workers { built, options, coordination, transport, told, presence, coordinator, rewire, reign, finished };
+    let (leave, common) = (told.clone(), Common { fingerprint, lineage });
+    let workers = Workers {
+        built,
+        common,
+        options,
+        coordination,
+        transport,
+        told,
+        presence,
+        coordinator,
+        rewire,
+        reign,
+        finished,
+        course,
+    };
     tasks.spawn(workers.serve(heard));
     let asked = async {
         shutdown.asked().await;
         relieved(&leave, RELIEVED_WITHIN).await;
     };
-    supervise(&mut tasks, &mut finish, asked, inbox).await.map_err(RunError::Halted)
+    supervise(&mut tasks, &mut finish, asked, inbox).await
 }
 
 fn setup(built: &Built, options: &Options, committers: usize) -> Setup {
@@ -344,13 +372,23 @@ fn setup(built: &Built, options: &Options, committers: usize) -> Setup {
     }
 }
 
-/// Creates and checks the tables; a database that is away is tried again until the start timeout.
-async fn create_tables(built: &Built, options: &Options, shutdown: &Shutdown) -> Result<(), Failure> {
+/// Creates and checks the tables, and answers with the ledger's lineage; `None` when the run was asked to end. A database that
+/// is away is tried again until the start timeout.
+async fn open_ledger(built: &Built, options: &Options, shutdown: &Shutdown) -> Result<Option<u128>, Failure> {
+    let open = async || -> Result<u128, Failure> {
+        built.database.create(&built.group).await?;
+        if options.listen.is_none() {
+            return Ok(0);
+        }
+        let mut session = built.database.session(&built.group).await?;
+        Ok(procedure::read(session.as_mut()).await?.group.lineage)
+    };
     let deadline = Instant::now() + options.start_timeout;
     let mut warned = false;
     loop {
-        let failure = match built.database.create(&built.group).await {
-            Ok(()) => return Ok(()),
+        let failure = match open().await {
+            Ok(_) if shutdown.is_stopped() => return Ok(None),
+            Ok(lineage) => return Ok(Some(lineage)),
             Err(failure) => failure,
         };
         let may_help = matches!(failure.kind, FailureKind::Transient | FailureKind::Unknown);
@@ -362,7 +400,7 @@ async fn create_tables(built: &Built, options: &Options, shutdown: &Shutdown) ->
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(300)) => {}
-            () = shutdown.asked() => return Ok(()),
+            () = shutdown.asked() => return Ok(None),
         }
     }
 }
@@ -395,6 +433,32 @@ async fn supervise(
     };
     tasks.shutdown().await;
     result
+}
+
+/// What is known of a run while it runs.
+#[derive(Debug, Default)]
+struct Course {
+    summary: Mutex<Summary>,
+    begun: AtomicBool,
+}
+
+impl Course {
+    /// The sources have answered, or this worker has tasks: from here on a run can halt, and before it could not start.
+    fn begins(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    fn progress(&self, progress: Progress) {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner).add(progress);
+    }
+
+    fn summary(&self) -> Summary {
+        *self.summary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Summary {

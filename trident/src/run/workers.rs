@@ -16,7 +16,7 @@ use tine_core::{
     coordination::{Coordination, Reign},
     failure::{Failure, FailureKind},
     id::{Era, Nonce, TaskId, WorkerId},
-    membership::{Assignment, Effect, Event, Member, Membership, Registration, Sight, record::Capacity},
+    membership::{Assignment, Common, Effect, Event, Member, Membership, Registration, Sight, record::Capacity},
     runtime::{Inbound, Links, Perform, run_acker_clock},
     task::{Route, SpoutTask},
     transport::{Frame, Kind, Peer, Roots, Token, Transport},
@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{
-    Options,
+    Course, Options,
     crew::{self, Crew},
     ear::{Presence, Present, READY, Told},
     placement::{COORDINATOR, Placement, capacity},
@@ -62,6 +62,7 @@ pub(super) struct Rewire {
 /// Drives this process's membership.
 pub(super) struct Workers {
     pub(super) built: Arc<Built>,
+    pub(super) common: Common,
     pub(super) options: Options,
     pub(super) coordination: Arc<dyn Coordination>,
     pub(super) transport: Arc<dyn Transport>,
@@ -71,6 +72,7 @@ pub(super) struct Workers {
     pub(super) rewire: mpsc::Sender<Rewire>,
     pub(super) reign: watch::Receiver<Reigning>,
     pub(super) finished: mpsc::Sender<Result<(), Failure>>,
+    pub(super) course: Arc<Course>,
 }
 
 /// The driver at work.
@@ -79,6 +81,7 @@ struct Driver {
     machine: Membership,
     /// What runs here, under which assignment.
     crew: Option<(Assignment, Placement, Crew)>,
+    registration: Option<Arc<dyn Registration>>,
     /// Who waits until this process has no tasks any more.
     leaving: Option<oneshot::Sender<()>>,
 }
@@ -102,17 +105,19 @@ impl Drop for Driver {
 impl Workers {
     /// Registers, again and again if need be, and does what the machine says.
     pub(super) async fn serve(self, mut heard: mpsc::Receiver<Told>) {
-        let machine = Membership::new(self.built.group.fingerprint);
-        let mut driver = Driver { workers: self, machine, crew: None, leaving: None };
+        let machine = Membership::new(self.common);
+        let mut driver = Driver { workers: self, machine, crew: None, leaving: None, registration: None };
         while let Some((member, registration)) = driver.register().await {
             driver.workers.transport.follow(&member.peer, &[]);
             driver.step(Event::Registered(member)).await;
             let looking = tokio::spawn(look(registration.clone(), driver.workers.told.clone()));
             let _looking = Ending(looking.abort_handle());
+            driver.registration = Some(registration.clone());
             driver.reigns().await;
             if !driver.go_on(&mut heard, &*registration).await {
                 return;
             }
+            driver.registration = None;
         }
     }
 }
@@ -120,14 +125,14 @@ impl Workers {
 impl Driver {
     /// A new registration under a new name; `None` when there can never be one.
     async fn register(&self) -> Option<(Member, Arc<dyn Registration>)> {
-        let group = &self.workers.built.group;
+        let topology = &self.workers.built.group.topology;
         let (id, token) = (WorkerId(rand::rng().random()), Token(rand::rng().random()));
         let peer = Peer { id, address: self.workers.transport.address().to_owned(), token };
-        let (fingerprint, capacity) = (group.fingerprint, capacity(&self.workers.options));
-        let member = Member { peer, fingerprint, capacity, leaving: false };
+        let (common, capacity) = (self.workers.common, capacity(&self.workers.options));
+        let member = Member { peer, common, capacity, leaving: false, rival: None };
         loop {
             let failure = match self.workers.coordination.members() {
-                Some(members) => match members.register(&group.topology, &member).await {
+                Some(members) => match members.register(topology, &member).await {
                     Ok(registration) => return Some((member, registration.into())),
                     Err(failure) => failure,
                 },
@@ -148,7 +153,7 @@ impl Driver {
             tokio::select! {
                 told = heard.recv() => match told {
                     Some(Told::Event(event)) => self.step(event).await,
-                    Some(Told::Leave(done)) => self.leave(done, registration).await,
+                    Some(Told::Leave(done)) => self.leave(done).await,
                     None => return false,
                 },
                 changed = self.workers.reign.changed() => match changed {
@@ -176,16 +181,24 @@ impl Driver {
     }
 
     /// Whoever leads finishes what is under way by itself; a worker is relieved first.
-    async fn leave(&mut self, done: oneshot::Sender<()>, registration: &dyn Registration) {
+    async fn leave(&mut self, done: oneshot::Sender<()>) {
         let leads = self.workers.reign.borrow().is_some();
         if leads || self.crew.is_none() {
             let _ = done.send(());
             return;
         }
-        if let Err(failure) = registration.leave().await {
-            tracing::warn!("asking to be relieved: {failure}");
-        }
         self.leaving = Some(done);
+        if let Some(me) = self.machine.me().cloned() {
+            self.update(me).await;
+        }
+    }
+
+    async fn update(&self, member: Member) {
+        let member = Member { leaving: self.leaving.is_some(), ..member };
+        let Some(registration) = &self.registration else { return };
+        if let Err(failure) = registration.update(&member).await {
+            tracing::warn!("telling the other workers of this one: {failure}");
+        }
     }
 
     async fn step(&mut self, event: Event) {
@@ -201,6 +214,7 @@ impl Driver {
                     Effect::Drain => self.tell(Reply::Drain).await,
                     Effect::Owners(assignment) => self.owners(&assignment).await,
                     Effect::Disband(failure) => self.tell(Reply::Disbanded(failure)).await,
+                    Effect::Update(member) => self.update(member).await,
                     Effect::Warn(text) => tracing::warn!("{text}"),
                     Effect::Refused(failure) => drop(self.workers.finished.try_send(Err(failure))),
                 }
@@ -235,6 +249,9 @@ impl Driver {
         self.set_present(Some(Present { era, links, tasks: Arc::new(tasks), leads }));
         self.workers.transport.follow(&me, &assignment.peers());
         let count = assignment.shares.len();
+        if !leads {
+            self.workers.course.begins();
+        }
         tracing::info!("worker {} of {count}: {} ({})", place + 1, placement.describe(), assignment.era);
         self.crew = Some((assignment, placement, crew));
     }

@@ -124,6 +124,10 @@ impl Source for FilesSource {
         }
     }
 
+    fn unit(&self) -> &'static str {
+        "byte"
+    }
+
     fn bounds(&self) -> Result<Box<dyn Bounds>, Failure> {
         let watched = bounds::FileBounds::new(self.names()?, self.files.max_line_bytes);
         Ok(Box::new(watched))

@@ -21,6 +21,11 @@ pub trait Source: Send + Sync {
     /// A name for messages and plans, without secrets: `kafka topic lines`, `files`.
     fn describe(&self) -> String;
 
+    /// What a position counts, for messages: `position` unless a source has a better word.
+    fn unit(&self) -> &'static str {
+        "position"
+    }
+
     /// Opens the leader's side. `Transient` errors are tried again, `Fatal` ones (a missing topic) end the start.
     fn bounds(&self) -> Result<Box<dyn Bounds>, Failure>;
 

@@ -34,6 +34,7 @@ pub(crate) struct Slot<T: Row> {
 
 /// The stages of one source, for one emitter.
 pub(crate) struct FusedPipeline<T: Row> {
+    pub(crate) unit: &'static str,
     pub(crate) on_invalid: Policy,
     pub(crate) on_null: Policy,
     pub(crate) slots: Vec<Slot<T>>,
@@ -59,6 +60,7 @@ impl LeftOut {
 #[derive(Clone, Copy)]
 struct Chunk<'b> {
     partition: &'b str,
+    unit: &'static str,
     records: &'b [Record<'b>],
 }
 
@@ -71,12 +73,11 @@ impl<'b> Chunk<'b> {
     }
 
     fn positions(&self) -> String {
+        let Chunk { partition, unit, .. } = self;
         match self.records {
             [] => "no records".to_string(),
-            [one] => format!("record {} position {}", self.partition, one.position),
-            [first, .., last] => {
-                format!("records {} positions {} to {}", self.partition, first.position, last.position)
-            }
+            [one] => format!("record {partition} {unit} {}", one.position),
+            [first, .., last] => format!("records {partition} {unit}s {} to {}", first.position, last.position),
         }
     }
 
@@ -87,7 +88,7 @@ impl<'b> Chunk<'b> {
 
 impl<T: Row> Pipeline for FusedPipeline<T> {
     fn records(&mut self, partition: &str, records: &[Record<'_>]) -> Result<(), Failure> {
-        let chunk = Chunk { partition, records };
+        let chunk = Chunk { partition, unit: self.unit, records };
         self.done.records += records.len() as u64;
         self.done.bytes += records.iter().map(|record| record.value.map_or(0, <[u8]>::len) as u64).sum::<u64>();
         let mut left_out = LeftOut::default();

@@ -80,18 +80,16 @@ fn texts(column: &Column) -> Vec<String> {
 fn a_failing_function_names_operator_partition_and_position() {
     let failure = run(sums(Policy::Fail), &records(&["a 1", "a 2,b x", "c x"])).err().unwrap();
     assert!(
-        failure
-            .starts_with("record p/0 position 11: stage 1 after source 1 `file a`, operator 2 (try_map): no number; "),
+        failure.starts_with("record p/0 byte 11: stage 1 after source 1 `file a`, operator 2 (try_map): no number; "),
         "{failure}"
     );
     let failure = run(sums(Policy::Fail), &records(&["a 1", "! 2"])).err().unwrap();
     assert!(
-        failure.contains("position 11: ")
-            && failure.contains("operators 3 and 4 (group_by, sum): a panic: an exclamation"),
+        failure.contains("byte 11: ") && failure.contains("operators 3 and 4 (group_by, sum): a panic: an exclamation"),
         "{failure}"
     );
     let failure = run(sums(Policy::Fail), &records(&["long 1"])).err().unwrap();
-    assert!(failure.contains("position 10: ") && failure.contains("a key of 2000 bytes"), "{failure}");
+    assert!(failure.contains("byte 10: ") && failure.contains("a key of 2000 bytes"), "{failure}");
 }
 
 #[test]
@@ -132,12 +130,9 @@ fn records_that_are_no_text_go_by_the_sources_policies() {
         topology.build().unwrap()
     };
     let failure = run(count(text()), &chunk).err().unwrap();
-    assert!(failure.starts_with("record p/0 position 11: the value is not UTF-8 at byte 1; "), "{failure}");
+    assert!(failure.starts_with("record p/0 byte 11: the value is not UTF-8 at byte 1; "), "{failure}");
     let failure = run(count(text().on_invalid(Policy::Skip)), &chunk).err().unwrap();
-    assert!(
-        failure.starts_with("record p/0 position 12: the value is null") && failure.contains(".on_null("),
-        "{failure}"
-    );
+    assert!(failure.starts_with("record p/0 byte 12: the value is null") && failure.contains(".on_null("), "{failure}");
 
     let mut ran = run(count(text().on_invalid(Policy::Skip).on_null(Policy::DeadLetter)), &chunk).ok().unwrap();
     assert_eq!((ran.done.records, ran.done.skipped, ran.done.dead_letters), (4, 2, 1));
@@ -171,5 +166,5 @@ fn a_function_that_fails_only_in_company_still_fails() {
     });
     stage.persist(table("c").key("k").value("n"));
     let failure = run(topology.build().unwrap(), &records(&["a", "b"])).err().unwrap();
-    assert!(failure.starts_with("records p/0 positions 10 to 11: ") && failure.contains("now"), "{failure}");
+    assert!(failure.starts_with("records p/0 bytes 10 to 11: ") && failure.contains("now"), "{failure}");
 }

@@ -194,6 +194,7 @@ impl<T: Row> TypedSource<T> {
             }
         };
         FusedPipeline {
+            unit: self.source.unit(),
             on_invalid: self.on_invalid,
             on_null: self.on_null,
             slots: slots.iter().map(slot).collect(),
