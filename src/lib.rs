@@ -59,7 +59,7 @@ pub use tine_zookeeper::ZooKeeper;
 struct Testing;
 
 /// The code of the page on the tuple engine runs.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "cluster", feature = "zookeeper"))]
 #[doc = include_str!("../docs/core.md")]
 struct TupleEngine;
 

@@ -8,7 +8,7 @@
 //! Read in this order: [`workload`] makes the records and knows what must come of them; [`contest`] lets systems do one job
 //! after the other, each a child process ([`side`]) watched from outside, and compares. [`kafka_to_postgres`], [`json`]
 //! and [`two_stages`] are such contests. [`hand`] holds the loops a strong engineer writes by hand, [`tine_side`] the same
-//! jobs for tine. [`latency`], [`memory`], [`embedded`] and [`pipeline`] measure what a contest cannot. [`core`] and [`core_latency`]
+//! jobs for tine. [`latency`], [`memory`], [`embedded`] and [`pipeline`] measure what a contest cannot. [`core`], [`core_latency`] and [`cluster`]
 //! measure the tuple engine alone.
 //!
 //! No figure is printed of a run whose results were wrong: it ends the benchmark.

@@ -281,7 +281,6 @@ fn nothing_is_missing_when_a_worker_sleeps_longer_than_its_session_and_another_l
     share(&first, 2);
     scene.goes_on(&[&first, &second]);
     first.pause().unwrap();
-    first.await_paused(DEADLINE).unwrap();
     share(&second, 1);
     scene.goes_on(&[&second]);
     first.resume().unwrap();
