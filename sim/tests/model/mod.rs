@@ -8,12 +8,15 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub(crate) mod agreement;
+pub(crate) mod clients;
 pub(crate) mod coordination;
 pub(crate) mod database;
 pub(crate) mod look;
 pub(crate) mod part;
 pub(crate) mod process;
 pub(crate) mod records;
+pub(crate) mod scene;
+pub(crate) mod step;
 pub(crate) mod world;
 
 use std::{
@@ -30,7 +33,10 @@ use std::{
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use tine_core::mutant::{self, Mutant};
 
-pub(crate) use self::world::{Action, Kind, Scene, World};
+pub(crate) use self::{
+    scene::{Action, Kind, Scene},
+    world::World,
+};
 
 /// A model: a scene, perhaps with rules broken.
 pub(crate) struct Checked {
