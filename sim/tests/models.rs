@@ -14,7 +14,7 @@ use tine_core::mutant::Mutant;
 use self::model::{
     Checked, FINISH, LEFT_OUT, ORDER, RULES, TWICE,
     agreement::Agreement,
-    look::{check, found, usual},
+    look::{WITHIN, check, found, usual},
 };
 
 /// Broken rules that a single usual fault shows, or none.
@@ -65,7 +65,7 @@ fn each_property_can_be_tripped() {
     ];
     for (property, mutants) in tripped {
         let scene = usual(2, 1);
-        let found = found(scene, mutants, Checked::new(scene, mutants).only(property));
+        let found = found(scene, mutants, Checked::new(scene, mutants).only(property), WITHIN);
         assert_eq!(found.wrong.map(|(name, ..)| name), Some(property), "{mutants:?}");
     }
 }

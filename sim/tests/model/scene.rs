@@ -29,6 +29,18 @@ pub(crate) enum Kind {
 impl Kind {
     /// Crashes, takeovers, lost answers, aborts, wiped and restored coordination.
     pub(crate) const USUAL: &[Kind] = &[Kind::Crash, Kind::Expire, Kind::LoseConnection, Kind::Fail, Kind::Restore];
+
+    /// Those, and what only hands do.
+    pub(crate) const ALL: &[Kind] = &[
+        Kind::Crash,
+        Kind::Expire,
+        Kind::LoseConnection,
+        Kind::Fail,
+        Kind::Restore,
+        Kind::Repeat,
+        Kind::LoseRow,
+        Kind::ForeignHistory,
+    ];
 }
 
 /// Something arrives, or goes wrong.
