@@ -13,7 +13,7 @@ use std::{
 
 use proptest::{
     strategy::Strategy,
-    test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner},
+    test_runner::{Config, FileFailurePersistence, RngSeed, TestCaseError, TestError, TestRunner},
 };
 use tine_core::failure::Failure;
 use tokio::runtime::Runtime;
@@ -28,6 +28,15 @@ const SHRINKING_MS: u32 = 90_000;
 pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 });
+
+thread_local! {
+    /// How many answers this lane has found alike.
+    static ALIKE: Cell<u64> = const { Cell::new(0) };
+}
+
+fn one_more_alike() {
+    ALIKE.set(ALIKE.get() + 1);
+}
 
 /// What both sides have answered so far.
 #[derive(Default)]
@@ -46,6 +55,7 @@ impl Transcript {
         real: &T,
     ) -> Result<(), String> {
         if fake == real {
+            one_more_alike();
             self.note(format_args!("{operation}: {fake:?}"));
             return Ok(());
         }
@@ -70,6 +80,7 @@ impl Transcript {
         if !same {
             return Err(self.differ(operation, fake, real));
         }
+        one_more_alike();
         self.note(format_args!("{operation}: {fake:?}"));
         Ok(())
     }
@@ -84,8 +95,9 @@ fn essence(words: &[&'static str], message: &str) -> Vec<&'static str> {
     words.iter().filter(|word| message.contains(**word)).copied().collect()
 }
 
-/// Runs `cases` random scripts (or `PROPTEST_CASES`, if that is set) in several threads; the shortest one that fails is printed with both answers, and its seed
-/// is kept beside `source` for all later runs.
+/// Runs `cases` random scripts (or `PROPTEST_CASES`, if that is set) in several threads; the shortest one that fails is
+/// printed with both answers, and its seed is kept beside `source` for all later runs. `PROPTEST_RNG_SEED` draws the same
+/// scripts again, each lane others. With `--nocapture` it says how many answers were alike.
 pub(crate) fn scripts<S>(
     source: &'static str,
     lanes: u32,
@@ -97,35 +109,45 @@ pub(crate) fn scripts<S>(
 {
     let failing = AtomicBool::new(false);
     let asked: Option<u32> = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    std::thread::scope(|scope| {
-        let lane = || {
-            let config = Config {
-                cases: asked.unwrap_or(cases).div_ceil(lanes),
-                max_shrink_iters: u32::MAX - 1,
-                max_shrink_time: SHRINKING_MS,
-                source_file: Some(source),
-                failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
-                ..Config::default()
-            };
-            let fails = Cell::new(false);
-            TestRunner::new(config).run(&strategy(), |script| {
-                // When one lane has found something the others need not look any more.
-                if failing.load(Ordering::Relaxed) && !fails.get() {
-                    return Ok(());
-                }
-                let result = run(&script);
-                if let Err(reason) = &result
-                    && !fails.replace(true)
-                {
-                    failing.store(true, Ordering::Relaxed);
-                    tine_tests::report(format_args!("{}\n(shrinking)", last_lines(reason)));
-                }
-                result.map_err(TestCaseError::fail)
-            })
+    let run_lane = |lane: u32| {
+        let drawn = Config::default();
+        let rng_seed = match drawn.rng_seed {
+            RngSeed::Fixed(seed) => RngSeed::Fixed(seed.wrapping_mul(1 << 16) + u64::from(lane)),
+            RngSeed::Random => RngSeed::Random,
         };
-        let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
-        let failed = lanes.into_iter().filter_map(|lane| lane.join().expect("no lane panics").err()).next();
-        match failed {
+        let config = Config {
+            cases: asked.unwrap_or(cases).div_ceil(lanes),
+            max_shrink_iters: u32::MAX - 1,
+            max_shrink_time: SHRINKING_MS,
+            source_file: Some(source),
+            failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
+            rng_seed,
+            ..drawn
+        };
+        let fails = Cell::new(false);
+        let result = TestRunner::new(config).run(&strategy(), |script| {
+            // When one lane has found something the others need not look any more.
+            if failing.load(Ordering::Relaxed) && !fails.get() {
+                return Ok(());
+            }
+            let result = run(&script);
+            if let Err(reason) = &result
+                && !fails.replace(true)
+            {
+                failing.store(true, Ordering::Relaxed);
+                tine_tests::report(format_args!("{}\n(shrinking)", last_lines(reason)));
+            }
+            result.map_err(TestCaseError::fail)
+        });
+        (result, ALIKE.get())
+    };
+    let run_lane = &run_lane;
+    std::thread::scope(|scope| {
+        let spawned: Vec<_> = (0..lanes).map(|lane| scope.spawn(move || run_lane(lane))).collect();
+        let (results, alike): (Vec<_>, Vec<_>) =
+            spawned.into_iter().map(|lane| lane.join().expect("no lane panics")).unzip();
+        eprintln!("{source}: {} answers alike", alike.into_iter().sum::<u64>());
+        match results.into_iter().find_map(Result::err) {
             Some(TestError::Fail(reason, script)) => panic!("{reason}\n\nthe shortest script:\n{script:#?}"),
             Some(TestError::Abort(reason)) => panic!("{reason}"),
             None => {}
