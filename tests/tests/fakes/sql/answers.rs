@@ -187,9 +187,13 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Finds the process of a session that has connected anew.
+    pub(super) async fn pids(&mut self) -> Result<Vec<i32>, String> {
+        Ok(self.server.backends().await?.iter().map(|backend| backend.pid).collect())
+    }
+
+    /// Finds the process of a session that has connected anew. One that was there before may be that of a client that is gone.
     async fn note_process(&mut self, session: usize) -> Result<(), String> {
-        let pids: Vec<i32> = self.server.backends().await?.iter().map(|backend| backend.pid).collect();
+        let pids = self.pids().await?;
         for client in &mut self.clients {
             client.pid = client.pid.filter(|pid| pids.contains(pid));
         }
@@ -197,7 +201,7 @@ impl Scene<'_> {
         if let Some(client) = self.clients.get_mut(session)
             && client.pid.is_none()
         {
-            client.pid = pids.into_iter().find(|pid| !known.contains(pid));
+            client.pid = pids.into_iter().find(|pid| !known.contains(pid) && !client.before.contains(pid));
         }
         Ok(())
     }

@@ -36,6 +36,8 @@ pub(super) struct Client {
     pub(super) slot: Option<Slot>,
     /// Its process, as far as it has a connection.
     pub(super) pid: Option<i32>,
+    /// The processes that were there before it was last asked something: none of them is one that it has started since.
+    pub(super) before: Vec<i32>,
     pub(super) under_way: Option<UnderWay>,
 }
 
@@ -113,7 +115,13 @@ impl<'a> Scene<'a> {
         let after = self.server.backends().await?;
         let new = after.iter().find(|backend| before.iter().all(|known| known.pid != backend.pid));
         let pid = new.map(|backend| backend.pid);
-        Ok(Client { fake: self.fake.session(), slot: Some(Slot::Idle(session)), pid, under_way: None })
+        Ok(Client {
+            fake: self.fake.session(),
+            slot: Some(Slot::Idle(session)),
+            pid,
+            before: Vec::new(),
+            under_way: None,
+        })
     }
 
     /// Whether no wait was so long, and no transaction lay open for so long, that a database may have ended it.
@@ -254,6 +262,7 @@ impl<'a> Scene<'a> {
         if let Some(under_way) = &mut self.clients[session].under_way {
             under_way.sent = true;
         }
+        self.clients[session].before = self.pids().await?;
         self.send(session, second);
         let answer = self.fake.execute(self.clients[session].fake, &first);
         self.settle(session, &first, answer).await
