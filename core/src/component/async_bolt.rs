@@ -15,6 +15,34 @@ use crate::failure::Failure;
 ///
 /// What a call answers with is emitted anchored to its tuple, which is then acked; `Err` fails it. Calls overtake one
 /// another, so the order of tuples is not kept.
+///
+/// ```
+/// use tine_core::{component::AsyncBolt, failure::Failure};
+///
+/// /// Asks a service for the price of a thing.
+/// struct Price { service: std::sync::Arc<str> }
+///
+/// impl AsyncBolt for Price {
+///     type In = String;
+///     type Out = u64;
+///
+///     fn call(&mut self, thing: String) -> impl Future<Output = Result<Vec<u64>, Failure>> + Send + 'static {
+///         let service = self.service.clone();
+///         async move {
+///             match thing.as_str() {
+///                 "" => Err(Failure::poison(format!("{service} knows no thing without a name"))),
+///                 _ => Ok(vec![700]),
+///             }
+///         }
+///     }
+/// }
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// let mut price = Price { service: "prices.example".into() };
+/// assert_eq!(runtime.block_on(price.call("tea".into())), Ok(vec![700]));
+/// assert!(runtime.block_on(price.call("".into())).is_err());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait AsyncBolt: Send + 'static {
     /// What it consumes.
     type In: Send + 'static;
@@ -34,7 +62,16 @@ pub trait AsyncBolt: Send + 'static {
 ///
 /// ```
 /// use tine_core::component::{Async, AsyncBolt};
-/// use tine_core::failure::Failure;
+/// # use tine_core::topology::Topology;
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
 ///
 /// struct Lookup;
 ///
@@ -47,11 +84,13 @@ pub trait AsyncBolt: Send + 'static {
 ///     }
 /// }
 ///
-/// let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
+/// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
 /// let handle = runtime.handle().clone();
-/// // topology.bolt("lookup", move || Async::new(Lookup, 100, handle.clone()))
-/// # let _ = Async::new(Lookup, 100, handle);
-/// # Ok::<(), std::io::Error>(())
+/// let topology = Topology::new("users");
+/// let users = topology.spout("users", || Items(0..10u64));
+/// topology.bolt("lookup", move || Async::new(Lookup, 100, handle.clone())).shuffle(&users);
+/// assert_eq!(topology.run()?.acked(), 10);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Async<B: AsyncBolt> {
     bolt: B,

@@ -64,6 +64,55 @@ pub trait BasicBolt: Send + 'static {
 }
 
 /// Emits, anchored to the tuple that is being executed.
+///
+/// ```
+/// use tine_core::component::{Basic, BasicBolt, Declaration, Emit, Port};
+/// use tine_core::{failure::Failure, topology::Topology};
+///
+/// const LATE: Port<u64> = Port::new("late");
+///
+/// /// Separates what comes in order of time from what does not.
+/// #[derive(Default)]
+/// struct InOrder(u64);
+///
+/// impl BasicBolt for InOrder {
+///     type In = u64;
+///     type Out = u64;
+///
+///     fn declare(streams: &mut Declaration) {
+///         streams.stream(LATE);
+///     }
+///
+///     fn execute(&mut self, time: u64, out: &mut Emit<'_, u64>) -> Result<(), Failure> {
+///         if time < self.0 {
+///             out.report(&Failure::poison(format!("{time} comes after {}", self.0)));
+///             return out.emit_to(LATE, time);
+///         }
+///         self.0 = time;
+///         out.emit(time);
+///         Ok(())
+///     }
+/// }
+///
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+/// let topology = Topology::new("times");
+/// let times = topology.spout("times", || Items([3, 1, 4u64].into_iter()));
+/// let in_order = topology.bolt("in order", || Basic(InOrder::default())).shuffle(&times);
+/// topology.each("good", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&in_order);
+/// topology.each("late", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&in_order.port(LATE));
+/// let summary = topology.run()?;
+/// let executed = |bolt| summary.tasks.iter().find(|task| task.component == bolt).map(|task| task.executed);
+/// assert_eq!((executed("good"), executed("late")), (Some(2), Some(1)));
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 pub struct Emit<'a, O> {
     out: &'a mut Collector<O>,
     anchor: Option<&'a Receipt>,
@@ -106,6 +155,40 @@ impl<O> fmt::Debug for Emit<'_, O> {
 }
 
 /// A [`BasicBolt`] as a [`Bolt`].
+///
+/// ```
+/// use tine_core::component::{Basic, BasicBolt, Emit};
+/// # use tine_core::topology::Topology;
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+///
+/// struct Positive;
+///
+/// impl BasicBolt for Positive {
+///     type In = i64;
+///     type Out = i64;
+///
+///     fn execute(&mut self, number: i64, out: &mut Emit<'_, i64>) -> Result<(), Failure> {
+///         if number > 0 {
+///             out.emit(number);
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let topology = Topology::new("filter");
+/// let numbers = topology.spout("numbers", || Items(-5..5i64));
+/// topology.bolt("positive", || Basic(Positive)).shuffle(&numbers);
+/// assert_eq!(topology.run()?.acked(), 10);
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Basic<B>(pub B);
 
@@ -145,6 +228,34 @@ impl<B: BasicBolt> Bolt for Basic<B> {
 }
 
 /// A closure as a [`BasicBolt`]; see [`each`].
+///
+/// ```
+/// use tine_core::component::{Basic, Each, Emit, each};
+/// # use tine_core::topology::Topology;
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+///
+/// /// A bolt that a library can offer, although nobody can name the closure's type.
+/// fn divide_by(divisor: u64) -> Basic<Each<impl FnMut(u64, &mut Emit<'_, u64>) -> Result<(), Failure>, u64, u64>> {
+///     each(move |number: u64, out: &mut Emit<'_, u64>| {
+///         out.emit(number.checked_div(divisor).ok_or_else(|| Failure::fatal("division by zero"))?);
+///         Ok(())
+///     })
+/// }
+///
+/// let topology = Topology::new("divide");
+/// let numbers = topology.spout("numbers", || Items(0..10u64));
+/// topology.bolt("divide", || divide_by(3)).shuffle(&numbers);
+/// assert_eq!(topology.run()?.acked(), 10);
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 pub struct Each<F, I, O> {
     closure: F,
     types: PhantomData<fn(I) -> O>,
@@ -154,12 +265,27 @@ pub struct Each<F, I, O> {
 ///
 /// ```
 /// use tine_core::component::{Emit, each};
+/// # use tine_core::topology::Topology;
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
 ///
 /// let words = || each(|line: String, out: &mut Emit<'_, String>| {
 ///     line.split_whitespace().for_each(|word| out.emit(word.to_owned()));
 ///     Ok(())
 /// });
-/// # let _ = words();
+///
+/// let topology = Topology::new("words");
+/// let lines = topology.spout("lines", || Items(["to be", "or not"].into_iter().map(str::to_owned)));
+/// topology.bolt("words", words).shuffle(&lines);
+/// assert_eq!(topology.run()?.acked(), 2);
+/// # Ok::<(), tine_core::engine::RunError>(())
 /// ```
 pub fn each<I, O, F>(closure: F) -> Basic<Each<F, I, O>>
 where

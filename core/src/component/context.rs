@@ -7,13 +7,48 @@ use crate::{engine::bell::Bell, id::TaskId};
 /// Where a spout or bolt runs: given to `open` and `prepare`.
 ///
 /// ```
-/// use tine_core::component::{Context, Waker};
+/// use tine_core::component::{Bolt, Collector, Context, DEFAULT_STREAM, Input};
+/// # use tine_core::topology::Topology;
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
 ///
-/// /// A bolt keeps this in `prepare`, and gives a clone to a thread that wants to wake it.
-/// fn about(context: &Context) -> (String, Waker) {
-///     let place = format!("{} {} of {}", context.component(), context.index(), context.tasks());
-///     (place, context.waker())
+/// /// Keeps a file for each of its tasks.
+/// #[derive(Default)]
+/// struct Files {
+///     path: String,
 /// }
+///
+/// impl Bolt for Files {
+///     type In = u64;
+///     type Out = ();
+///
+///     fn prepare(&mut self, context: &Context) -> Result<(), Failure> {
+///         let (number, of) = (context.index(), context.tasks());
+///         self.path = format!("{}/{}-{number}-of-{of}.log", context.topology(), context.component());
+///         assert!(context.targets(DEFAULT_STREAM).is_empty(), "nobody subscribes to it");
+///         tracing::info!("{} writes {}", context.task(), self.path);
+///         Ok(())
+///     }
+///
+///     fn execute(&mut self, input: Input<u64>, out: &mut Collector<()>) -> Result<(), Failure> {
+///         assert!(self.path.starts_with("numbers/files-") && self.path.ends_with("-of-2.log"));
+///         out.ack(input);
+///         Ok(())
+///     }
+/// }
+///
+/// let topology = Topology::new("numbers");
+/// let numbers = topology.spout("numbers", || Items(0..10u64));
+/// topology.bolt("files", Files::default).shuffle(&numbers).tasks(2);
+/// assert_eq!(topology.run()?.acked(), 10);
+/// # Ok::<(), tine_core::engine::RunError>(())
 /// ```
 #[derive(Clone)]
 pub struct Context {
@@ -71,6 +106,51 @@ impl fmt::Debug for Context {
 }
 
 /// Wakes one task; may be cloned, sent and used by any thread.
+///
+/// ```
+/// use std::{sync::mpsc::{Receiver, TryRecvError, channel}, thread, time::Duration};
+/// use tine_core::component::{Context, Emit, Next, Spout, SpoutCollector};
+/// use tine_core::{failure::Failure, topology::Topology};
+///
+/// /// Emits what a thread of its own finds out, as soon as it does.
+/// struct Sensor(Option<Receiver<u64>>);
+///
+/// impl Spout for Sensor {
+///     type Out = u64;
+///     type Id = ();
+///
+///     fn open(&mut self, context: &Context) -> Result<(), Failure> {
+///         let ((sender, receiver), waker) = (channel(), context.waker());
+///         self.0 = Some(receiver);
+///         thread::spawn(move || {
+///             for value in 0..3 {
+///                 let _ = sender.send(value);
+///                 waker.wake();
+///             }
+///             drop(sender);
+///             waker.wake();
+///         });
+///         Ok(())
+///     }
+///
+///     fn next(&mut self, out: &mut SpoutCollector<u64, ()>) -> Result<Next, Failure> {
+///         match self.0.as_ref().map(Receiver::try_recv) {
+///             Some(Ok(value)) => {
+///                 out.emit(value, ());
+///                 Ok(Next::More)
+///             }
+///             Some(Err(TryRecvError::Empty)) => Ok(Next::In(Duration::from_secs(3600))), // until it is woken
+///             _ => Ok(Next::Done),
+///         }
+///     }
+/// }
+///
+/// let topology = Topology::new("sensor");
+/// let sensor = topology.spout("sensor", || Sensor(None));
+/// topology.each("values", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&sensor);
+/// assert_eq!(topology.run()?.acked(), 3);
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<Bell>);
 

@@ -14,11 +14,25 @@ use crate::{
 
 /// What a stream may carry: anything that can be cloned (for groupings that send to several tasks; put large values behind
 /// an `Arc`) and moved to another thread.
+///
+/// ```
+/// fn travels<T: tine_core::component::Data>() {}
+///
+/// travels::<(String, u64)>();
+/// travels::<std::sync::Arc<[f32]>>(); // several tasks get it, and nobody copies the numbers
+/// ```
 pub trait Data: Clone + Send + 'static {}
 
 impl<T: Clone + Send + 'static> Data for T {}
 
 /// The name of the stream that a component has without declaring it.
+///
+/// ```
+/// use tine_core::{component::DEFAULT_STREAM, topology::Stream};
+///
+/// let lines = Stream::<String>::named("lines", DEFAULT_STREAM);
+/// assert_eq!(format!("{lines:?}"), r#"Stream("default" of "lines")"#);
+/// ```
 pub const DEFAULT_STREAM: &str = "default";
 
 /// A named output stream and the type of its tuples: a constant that sender and receiver share.
@@ -74,6 +88,48 @@ impl TypeOf {
 }
 
 /// Where a component declares the streams that it has besides the default one.
+///
+/// ```
+/// use tine_core::component::{Basic, BasicBolt, Declaration, Emit, Port};
+/// use tine_core::topology::{BuildError, Topology};
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+///
+/// const EVEN: Port<u64> = Port::new("even");
+/// const ODD: Port<u64> = Port::new("odd");
+/// const PRIME: Port<u64> = Port::new("prime");
+///
+/// struct Sort;
+///
+/// impl BasicBolt for Sort {
+///     type In = u64;
+///     type Out = ();
+///
+///     fn declare(streams: &mut Declaration) {
+///         streams.stream(EVEN).stream(ODD);
+///     }
+///
+///     fn execute(&mut self, number: u64, out: &mut Emit<'_, ()>) -> Result<(), Failure> {
+///         out.emit_to(if number.is_multiple_of(2) { EVEN } else { ODD }, number)
+///     }
+/// }
+///
+/// let topology = Topology::new("sorted");
+/// let numbers = topology.spout("numbers", || Items(0..10u64));
+/// let sort = topology.bolt("sort", || Basic(Sort)).shuffle(&numbers);
+/// topology.each("odd", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&sort.port(ODD));
+/// assert_eq!(topology.check(), Ok(()));
+///
+/// topology.each("prime", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&sort.port(PRIME));
+/// assert!(matches!(topology.check(), Err(BuildError::NoSuchStream { .. })), "nobody has declared it");
+/// ```
 #[derive(Debug, Default)]
 pub struct Declaration {
     pub(crate) streams: Vec<Declared>,
@@ -106,6 +162,18 @@ impl Declaration {
 }
 
 /// A tuple type whose fields have names, for groupings by name; [`named!`](crate::named) writes it.
+///
+/// ```
+/// use tine_core::component::{GroupKey, Named};
+///
+/// struct Sale { user: String, shop: u32, cents: u64 }
+/// tine_core::named!(Sale { user, shop }); // cents is nothing to group by
+///
+/// let sale = Sale { user: "ann".to_owned(), shop: 7, cents: 1995 };
+/// assert_eq!(Sale::NAMES, ["user", "shop"]);
+/// assert_eq!(sale.field_hash(0), "ann".group_hash());
+/// # let _ = sale.cents;
+/// ```
 pub trait Named {
     /// The names, in order.
     const NAMES: &'static [&'static str];

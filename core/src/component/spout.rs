@@ -6,6 +6,35 @@ use super::{Context, Data, Declaration, SpoutCollector};
 use crate::failure::Failure;
 
 /// What a spout says after a call of [`next`](Spout::next).
+///
+/// ```
+/// use std::time::Duration;
+/// use tine_core::component::{Emit, Next, Spout, SpoutCollector};
+/// use tine_core::{failure::Failure, topology::Topology};
+///
+/// /// Counts down, one number each millisecond.
+/// struct Countdown(u64);
+///
+/// impl Spout for Countdown {
+///     type Out = u64;
+///     type Id = ();
+///
+///     fn next(&mut self, out: &mut SpoutCollector<u64, ()>) -> Result<Next, Failure> {
+///         out.emit(self.0, ());
+///         if self.0 == 0 {
+///             return Ok(Next::Done);
+///         }
+///         self.0 -= 1;
+///         Ok(Next::In(Duration::from_millis(1)))
+///     }
+/// }
+///
+/// let topology = Topology::new("countdown");
+/// let numbers = topology.spout("countdown", || Countdown(3));
+/// topology.each("say", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&numbers);
+/// assert_eq!(topology.run()?.acked(), 4);
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// There may be more: call again.
