@@ -7,6 +7,21 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// What a failure means for the one who has to go on.
+///
+/// ```
+/// use tine_core::failure::{Failure, FailureKind};
+///
+/// /// What the `fail` of a spout does about a tuple.
+/// fn again(failure: &Failure) -> bool {
+///     match failure.kind {
+///         FailureKind::Transient | FailureKind::TimedOut => true,
+///         FailureKind::Poison => false, // it would fail every time
+///         _ => true,
+///     }
+/// }
+///
+/// assert!(again(&Failure::transient("no connection")) && !again(&Failure::poison("not a number")));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum FailureKind {
@@ -29,6 +44,23 @@ pub enum FailureKind {
 }
 
 /// A failure with words for a person.
+///
+/// ```
+/// use tine_core::failure::{Failure, FailureKind};
+///
+/// fn cents(text: &str) -> Result<u64, Failure> {
+///     text.parse().map_err(|error| Failure::poison(format!("{text:?} is no amount of cents: {error}")))
+/// }
+///
+/// assert_eq!(cents("12").ok(), Some(12));
+/// let failure = cents("a dozen").unwrap_err();
+/// assert_eq!(failure.kind, FailureKind::Poison);
+/// assert_eq!(failure.to_string(), r#""a dozen" is no amount of cents: invalid digit found in string"#);
+///
+/// assert_eq!(Failure::transient("the database is away").kind, FailureKind::Transient);
+/// assert_eq!(Failure::fatal("the disk is full").kind, FailureKind::Fatal);
+/// assert_eq!(Failure::new(FailureKind::TimedOut, "no answer").kind, FailureKind::TimedOut);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What it means.

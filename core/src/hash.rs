@@ -6,11 +6,27 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 
 /// Routes keys: which shard, which task.
+///
+/// ```
+/// use tine_core::{hash::hash64, id::Shard};
+///
+/// assert_eq!(hash64(b""), 0x2d06_8005_38d3_94c2); // on every machine, in every version
+/// assert_eq!(Shard::of(hash64(b"ann"), 32), Shard::of(hash64(b"ann"), 32));
+/// ```
 pub fn hash64(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
 }
 
 /// Identifies content: rows, plans, manifests.
+///
+/// ```
+/// use tine_core::hash::Hash128;
+///
+/// let row = Hash128::of(b"ann, 7");
+/// assert_eq!(Hash128::from_bytes(&row.to_bytes()), Some(row));
+/// assert_ne!(Hash128::of_parts([&b"ab"[..], b"c"]), Hash128::of_parts([&b"a"[..], b"bc"]));
+/// assert_eq!(row.to_string().len(), 32, "hexadecimal");
+/// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Hash128(pub u128);
 

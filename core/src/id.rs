@@ -5,6 +5,14 @@ use std::{cmp::Ordering, fmt};
 use serde::{Deserialize, Serialize};
 
 /// Transaction id: 1, 2, 3 … per batch group, without gaps. `TxId::NONE` (0) stands before the first.
+///
+/// ```
+/// use tine_core::id::TxId;
+///
+/// let first = TxId::NONE.next();
+/// assert_eq!((first, first.previous()), (TxId(1), TxId::NONE));
+/// assert_eq!(TxId::NONE.previous(), TxId::NONE);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TxId(pub u64);
 
@@ -30,14 +38,36 @@ impl fmt::Display for TxId {
 }
 
 /// A leader's reign: strictly larger than every epoch known anywhere.
+///
+/// ```
+/// use tine_core::id::Epoch;
+///
+/// let (claimed, in_the_ledger) = (Epoch(7), Epoch(9));
+/// let next = Epoch(claimed.max(in_the_ledger).0 + 1);
+/// assert_eq!(next, Epoch(10));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
 /// Random number of one leader: epochs repeat when coordination is restored from a backup, nonces don't.
+///
+/// ```
+/// use tine_core::id::{Attempt, Epoch, Generation, Nonce};
+///
+/// let before = Attempt::new(Epoch(3), Nonce(0x5eed), Generation(1));
+/// let restored = Attempt::new(Epoch(3), Nonce(0xfeed), Generation(1)); // the same epoch, claimed a second time
+/// assert_ne!(before, restored);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Nonce(pub u64);
 
 /// Counts the tries within one reign; every abort and every change of owners starts the next.
+///
+/// ```
+/// use tine_core::id::{Attempt, Generation};
+///
+/// assert_eq!(Attempt::NONE.next_generation().generation, Generation(1));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation(pub u64);
 
@@ -45,6 +75,18 @@ pub struct Generation(pub u64);
 ///
 /// Ordered by epoch and generation; equal only with the same nonce. Two attempts of the same epoch and different
 /// nonces are therefore *not comparable*: `a < b`, `a > b` and `a == b` are all false.
+///
+/// ```
+/// use tine_core::id::{Attempt, Epoch, Generation, Nonce};
+///
+/// let first = Attempt::new(Epoch(3), Nonce(7), Generation(0));
+/// let second = first.next_generation();
+/// assert!(Attempt::NONE < first && first < second && first.same_reign(second));
+///
+/// let rival = Attempt::new(Epoch(3), Nonce(8), Generation(5));
+/// assert_eq!(first.partial_cmp(&rival), None);
+/// assert!(!first.same_reign(rival));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Attempt {
     /// The reign it belongs to.
@@ -92,6 +134,14 @@ impl fmt::Display for Attempt {
 }
 
 /// A slice of a state's key space: what a task owns and a ledger row stands for.
+///
+/// ```
+/// use tine_core::id::Shard;
+///
+/// assert_eq!(Shard::of(0, 32), Shard(0));
+/// assert_eq!(Shard::of(1 << 63, 32), Shard(16));
+/// assert_eq!(Shard::of(u64::MAX, 32), Shard(31));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Shard(pub u16);
 
@@ -104,6 +154,10 @@ impl Shard {
 }
 
 /// One spout or bolt instance in a running topology.
+///
+/// ```
+/// assert_eq!(tine_core::id::TaskId(7).to_string(), "task 7");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskId(pub u32);
 
@@ -114,6 +168,10 @@ impl fmt::Display for TaskId {
 }
 
 /// One process of a topology, from its registration to its end: random, so that a process that comes back is another worker.
+///
+/// ```
+/// assert_eq!(tine_core::id::WorkerId(0x5eed).to_string(), "worker 0000000000005eed");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerId(pub u64);
 
@@ -124,6 +182,13 @@ impl fmt::Display for WorkerId {
 }
 
 /// Which assignment of tasks to workers something belongs to: unique, compared for equality alone.
+///
+/// ```
+/// use tine_core::id::Era;
+///
+/// let (sent_under, now) = (Era(4), Era(9));
+/// assert_ne!(sent_under, now, "the tasks that it was sent to have moved since");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Era(pub u64);
 

@@ -85,6 +85,19 @@ impl std::fmt::Debug for Cluster {
 }
 
 /// A worker of a topology, as others see it.
+///
+/// ```
+/// use tine_core::{cluster::WorkerFigures, id::TaskId};
+///
+/// /// As an operator wants to see them; the workers come from `Running::workers`.
+/// fn show(workers: &[WorkerFigures]) -> String {
+///     let line = |it: &WorkerFigures| format!("{}{} {:?}", it.address, if it.is_here { "*" } else { "" }, it.tasks);
+///     workers.iter().map(line).collect::<Vec<_>>().join("\n")
+/// }
+///
+/// let here = WorkerFigures { address: "a:7100".to_owned(), is_here: true, tasks: vec![TaskId(0), TaskId(2)] };
+/// assert_eq!(show(&[here]), "a:7100* [TaskId(0), TaskId(2)]");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerFigures {
     /// Where its peers reach it.

@@ -27,18 +27,31 @@ const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(2);
 /// A topology that runs in this process. Dropped, it stops without waiting for anything; [`wait`](Running::wait) and
 /// [`stop`](Running::stop) do better.
 ///
-/// ```no_run
-/// # fn run(topology: tine_core::topology::Topology) -> Result<(), Box<dyn std::error::Error>> {
+/// ```
+/// # use tine_core::topology::Topology;
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+/// # let topology = Topology::new("counts");
+/// # let numbers = topology.spout("numbers", || Items(0..1000u64));
+/// # topology.each("count", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&numbers).tasks(4);
 /// let running = topology.start()?;
-/// running.drain_on_signals()?;
-/// running.rebalance("count", 2)?;
+/// running.rebalance("count", 2)?; // its four tasks on two threads
 /// for task in running.tasks() {
 ///     println!("{} {}: {} acked, p99 {:?}", task.component, task.task, task.acked, task.process.at(0.99));
 /// }
+/// for error in running.errors() {
+///     eprintln!("{} {}: {}", error.component, error.task, error.failure);
+/// }
 /// let summary = running.wait()?;
-/// assert!(summary.drained, "{:?}", summary);
-/// # Ok(())
-/// # }
+/// assert!(summary.drained, "{summary:?}");
+/// # Ok::<(), tine_core::engine::RunError>(())
 /// ```
 pub struct Running {
     shared: Arc<Shared>,
@@ -50,6 +63,32 @@ pub struct Running {
 }
 
 /// How a topology ended.
+///
+/// ```
+/// # use tine_core::topology::Topology;
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+/// # let topology = Topology::new("words");
+/// # let words = topology.spout("words", || Items(["a", "b", ""].into_iter()));
+/// # let count = topology.each("count", |word: &str, _: &mut Emit<'_, ()>| match word {
+/// #     "" => Err(Failure::poison("an empty word")),
+/// #     _ => Ok(()),
+/// # });
+/// # count.shuffle(&words);
+/// let summary = topology.run()?; // of the words "a", "b" and "", which is refused
+/// assert!(summary.drained);
+/// assert_eq!((summary.acked(), summary.failed()), (2, 1));
+/// let executed: u64 = summary.tasks.iter().filter(|task| task.component == "count").map(|task| task.executed).sum();
+/// assert_eq!(executed, 3);
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// Whether everything under way was worked off. If not, the spouts did not hear of some trees.
@@ -71,6 +110,30 @@ impl Summary {
 }
 
 /// Why a topology cannot be started, did not end well, or cannot be changed.
+///
+/// ```
+/// use tine_core::{component::Emit, engine::RunError, failure::Failure, topology::Topology};
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+///
+/// let topology = Topology::new("words");
+/// let words = topology.spout("words", || Items(["a", "b"].into_iter()));
+/// let count = |_: &'static str, _: &mut Emit<'_, ()>| Err(Failure::fatal("the disk is full"));
+/// topology.each("count", count).shuffle(&words);
+/// match topology.run() {
+///     Err(RunError::Halted(error)) => {
+///         assert_eq!((&*error.component, &*error.failure.message), ("count", "the disk is full"));
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -149,6 +212,28 @@ impl Running {
     }
 
     /// Spouts emit no more until [`activate`](Running::activate), on no worker; what is under way goes on.
+    ///
+    /// ```
+    /// # use tine_core::topology::Topology;
+    /// # use tine_core::{component::*, failure::*};
+    /// # struct Items<I>(I);
+    /// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+    /// #     type Out = I::Item;
+    /// #     type Id = ();
+    /// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+    /// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+    /// #     }
+    /// # }
+    /// # let topology = Topology::new("numbers");
+    /// # let numbers = topology.spout("numbers", || Items(0..u64::MAX));
+    /// # topology.each("sink", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&numbers);
+    /// # let running = topology.start()?;
+    /// running.deactivate();
+    /// // … whatever the spouts read from is away, and back …
+    /// running.activate();
+    /// assert!(running.stop()?.drained);
+    /// # Ok::<(), tine_core::engine::RunError>(())
+    /// ```
     pub fn deactivate(&self) {
         self.enter(Phase::Inactive, Order::Deactivate);
     }
@@ -165,12 +250,29 @@ impl Running {
 
     /// Who runs what: all workers of the topology in the order in which they came, as they were when all of them were ready last. Empty
     /// when it runs in this process alone, and while this worker has no part in it.
+    ///
+    /// ```no_run
+    /// # fn show(running: tine_core::engine::Running) {
+    /// for worker in running.workers() {
+    ///     let mark = if worker.is_here { "*" } else { "" };
+    ///     println!("{}{mark} runs {} tasks", worker.address, worker.tasks.len());
+    /// }
+    /// # }
+    /// ```
     pub fn workers(&self) -> Vec<WorkerFigures> {
         self.member().map(Member::workers).unwrap_or_default()
     }
 
     /// Gives this worker's tasks to the others and ends it, while the topology goes on; the last worker
     /// [`drain`](Running::drain)s. Returns at once; [`wait`](Running::wait) waits for the end.
+    ///
+    /// ```no_run
+    /// # fn leave(running: tine_core::engine::Running) -> Result<(), tine_core::engine::RunError> {
+    /// running.leave(); // before this machine is shut down
+    /// running.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn leave(&self) {
         match self.member() {
             Some(member) => member.leave(),
@@ -180,6 +282,28 @@ impl Running {
 
     /// Spreads a component's tasks over another number of executors, while everything runs. A task ends its turn on its
     /// old thread and has the next on its new one; it keeps what it holds.
+    ///
+    /// ```
+    /// # use tine_core::{engine::RunError, topology::Topology};
+    /// # use tine_core::{component::*, failure::*};
+    /// # struct Items<I>(I);
+    /// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+    /// #     type Out = I::Item;
+    /// #     type Id = ();
+    /// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+    /// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+    /// #     }
+    /// # }
+    /// # let topology = Topology::new("numbers");
+    /// # let numbers = topology.spout("numbers", || Items(0..u64::MAX));
+    /// let sink = topology.each("sink", |_: u64, _: &mut Emit<'_, ()>| Ok(())).tasks(4).executors(1);
+    /// # sink.shuffle(&numbers);
+    /// let running = topology.start()?;
+    /// running.rebalance("sink", 4)?; // a thread for each task
+    /// assert!(matches!(running.rebalance("sink", 5), Err(RunError::Executors { tasks: 4, .. })));
+    /// # running.kill()?;
+    /// # Ok::<(), tine_core::engine::RunError>(())
+    /// ```
     ///
     /// # Errors
     /// If there is no such component, or not that many tasks, or a task does not return from user code: then nothing changes.
@@ -212,17 +336,91 @@ impl Running {
     }
 
     /// The last errors of all components, oldest first.
+    ///
+    /// ```
+    /// # use tine_core::topology::Topology;
+    /// # use tine_core::{component::*, failure::*};
+    /// # struct Items<I>(I);
+    /// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+    /// #     type Out = I::Item;
+    /// #     type Id = ();
+    /// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+    /// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+    /// #     }
+    /// # }
+    /// # let topology = Topology::new("numbers");
+    /// # let numbers = topology.spout("numbers", || Items(0..u64::MAX));
+    /// topology.each("odd", |number: u64, out: &mut Emit<'_, ()>| {
+    ///     if number == 2 {
+    ///         out.report(&Failure::poison(format!("{number} is even")));
+    ///     }
+    ///     Ok(())
+    /// })
+    /// # .shuffle(&numbers);
+    /// # let running = topology.start()?;
+    /// # while running.errors().is_empty() { std::thread::yield_now() }
+    /// let errors = running.errors();
+    /// assert_eq!(&*errors[0].component, "odd");
+    /// assert!(errors[0].failure.message.starts_with("2 is even"));
+    /// # running.kill()?;
+    /// # Ok::<(), tine_core::engine::RunError>(())
+    /// ```
     pub fn errors(&self) -> Vec<ComponentError> {
         self.shared.errors()
     }
 
     /// Whether it has ended.
+    ///
+    /// ```
+    /// # use tine_core::topology::Topology;
+    /// # use tine_core::{component::*, failure::*};
+    /// # struct Items<I>(I);
+    /// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+    /// #     type Out = I::Item;
+    /// #     type Id = ();
+    /// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+    /// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+    /// #     }
+    /// # }
+    /// # let topology = Topology::new("numbers");
+    /// # let numbers = topology.spout("numbers", || Items(0..10u64));
+    /// # topology.each("sink", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&numbers);
+    /// let running = topology.start()?;
+    /// while !running.has_ended() {
+    ///     std::thread::sleep(std::time::Duration::from_millis(1)); // or something of use
+    /// }
+    /// assert_eq!(running.wait()?.acked(), 10);
+    /// # Ok::<(), tine_core::engine::RunError>(())
+    /// ```
     pub fn has_ended(&self) -> bool {
         self.shared.phase() == Phase::Stopped
     }
 
     /// Tells the topology to stop, on all its workers: spouts emit no more, what is under way is worked off, for `drain_timeout` at
     /// most. Returns at once; [`wait`](Running::wait) waits for the end.
+    ///
+    /// ```
+    /// # use tine_core::topology::Topology;
+    /// # use tine_core::{component::*, failure::*};
+    /// # struct Items<I>(I);
+    /// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+    /// #     type Out = I::Item;
+    /// #     type Id = ();
+    /// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+    /// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+    /// #     }
+    /// # }
+    /// # let topology = Topology::new("numbers");
+    /// # let numbers = topology.spout("numbers", || Items(0..u64::MAX));
+    /// # topology.each("sink", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&numbers);
+    /// # let running = topology.start()?;
+    /// let running = std::sync::Arc::new(running);
+    /// let stopper = std::sync::Arc::clone(&running);
+    /// std::thread::spawn(move || stopper.drain()).join().expect("it does not panic");
+    /// let summary = std::sync::Arc::into_inner(running).expect("the other one is gone").wait()?;
+    /// assert!(summary.drained);
+    /// # Ok::<(), tine_core::engine::RunError>(())
+    /// ```
     pub fn drain(&self) {
         self.enter(Phase::Draining, Order::Drain);
     }
@@ -254,6 +452,26 @@ impl Running {
 
     /// Ends it, on all its workers, without waiting for what is under way.
     ///
+    /// ```
+    /// # use tine_core::topology::Topology;
+    /// # use tine_core::{component::*, failure::*};
+    /// # struct Items<I>(I);
+    /// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+    /// #     type Out = I::Item;
+    /// #     type Id = ();
+    /// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+    /// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+    /// #     }
+    /// # }
+    /// # let topology = Topology::new("numbers");
+    /// # let numbers = topology.spout("numbers", || Items(0..u64::MAX));
+    /// # topology.each("sink", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&numbers);
+    /// # let running = topology.start()?;
+    /// let summary = running.kill()?;
+    /// assert!(!summary.drained, "spouts that have a memory emit what they have not heard of again");
+    /// # Ok::<(), tine_core::engine::RunError>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`wait`](Running::wait).
     pub fn kill(self) -> Result<Summary, RunError> {
@@ -266,6 +484,16 @@ impl Running {
 
     /// [`drain`](Running::drain)s when the process is told to end by SIGINT or SIGTERM; as one of several workers it
     /// [`leave`](Running::leave)s.
+    ///
+    /// ```no_run
+    /// # fn run(topology: tine_core::topology::Topology) -> Result<(), Box<dyn std::error::Error>> {
+    /// let running = topology.start()?;
+    /// running.drain_on_signals()?;
+    /// let summary = running.wait()?; // ended by Ctrl-C, or by `kill`
+    /// assert!(summary.drained);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// If the system refuses a thread or the signals.

@@ -42,6 +42,27 @@ impl Phase {
 }
 
 /// An error of a component.
+///
+/// ```
+/// # use tine_core::topology::Topology;
+/// use tine_core::engine::{ComponentError, RunError};
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+/// # let topology = Topology::new("numbers");
+/// # let numbers = topology.spout("numbers", || Items(0..10u64));
+/// topology.each("sink", |_: u64, _: &mut Emit<'_, ()>| Err(Failure::fatal("no disk"))).shuffle(&numbers);
+/// # let Err(RunError::Halted(error)) = topology.run() else { panic!("it ends well") };
+/// let ComponentError { at, component, task, worker, failure } = error;
+/// println!("{at:?}: {component} ({task} on {worker}): {failure}");
+/// assert_eq!((&*component, &*failure.message), ("sink", "no disk"));
+/// ```
 #[derive(Clone, Debug)]
 pub struct ComponentError {
     /// When.

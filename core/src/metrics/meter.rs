@@ -17,6 +17,28 @@ use crate::{engine::inbox::Inbox, id::TaskId};
 const LATENCY_MAX_US: u64 = 86_400_000_000;
 
 /// Figures of one output stream of one task.
+///
+/// ```
+/// # use tine_core::{metrics::StreamFigures, topology::Topology};
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+/// # let topology = Topology::new("numbers");
+/// let numbers = topology.spout("numbers", || Items(0..10u64));
+/// topology.each("one", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&numbers);
+/// topology.each("another", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&numbers);
+/// let summary = topology.run()?;
+/// let numbers = summary.tasks.iter().find(|task| task.component == "numbers");
+/// let stream = StreamFigures { name: "default".to_owned(), emitted: 10, transferred: 20 };
+/// assert_eq!(numbers.map(|task| &task.streams[..]), Some(&[stream][..]));
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamFigures {
     /// Its name.
@@ -28,6 +50,28 @@ pub struct StreamFigures {
 }
 
 /// Figures of one task since it began.
+///
+/// ```
+/// # use tine_core::topology::Topology;
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+/// # let topology = Topology::new("numbers");
+/// # let numbers = topology.spout("numbers", || Items(0..10u64));
+/// # topology.each("sink", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&numbers).tasks(2);
+/// let summary = topology.run()?;
+/// let (spouts, bolts): (Vec<_>, Vec<_>) = summary.tasks.iter().partition(|task| task.is_spout);
+/// assert_eq!(spouts.iter().map(|task| task.acked).sum::<u64>(), 10);
+/// assert_eq!(bolts.iter().map(|task| task.executed).sum::<u64>(), 10);
+/// assert!(summary.tasks.iter().all(|task| task.depth == 0 && task.failed == 0));
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct TaskFigures {
     /// Its component.
@@ -53,6 +97,30 @@ pub struct TaskFigures {
 }
 
 /// A distribution of latencies.
+///
+/// ```
+/// # use tine_core::topology::Topology;
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+/// # let topology = Topology::new("numbers");
+/// # let numbers = topology.spout("numbers", || Items(0..10u64)).tasks(2);
+/// # topology.each("sink", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&numbers);
+/// let summary = topology.run()?; // two spout tasks, ten trees of each
+/// let mut spouts = summary.tasks.iter().filter(|task| task.is_spout).map(|task| task.process.clone());
+/// let mut latency = spouts.next().expect("there are two");
+/// spouts.for_each(|other| latency.add(&other));
+/// assert_eq!(latency.count(), 20);
+/// assert!(latency.at(0.5) <= latency.at(0.99) && latency.at(0.99) <= latency.max());
+/// println!("{:?} on average", latency.mean());
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 #[derive(Clone)]
 pub struct Latency(Histogram<u64>);
 

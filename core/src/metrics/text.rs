@@ -34,6 +34,28 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
 
 /// Why figures cannot be served.
+///
+/// ```
+/// # use tine_core::topology::Topology;
+/// use tine_core::metrics::{ServeError, serve};
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+/// # let topology = Topology::new("numbers");
+/// # let numbers = topology.spout("numbers", || Items(0..10u64));
+/// # topology.each("sink", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&numbers);
+/// let running = topology.start()?;
+/// let refused = serve(&running, "0.0.0.0:9100".parse()?);
+/// assert!(matches!(refused, Err(ServeError::NotLoopback(_))), "the whole network could read them");
+/// # running.kill()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
@@ -51,6 +73,16 @@ pub enum ServeError {
 }
 
 /// A port that answers `GET /metrics`; closed when this is dropped.
+///
+/// ```no_run
+/// # fn watch(running: tine_core::engine::Running) -> Result<(), Box<dyn std::error::Error>> {
+/// let server = tine_core::metrics::serve(&running, "127.0.0.1:0".parse()?)?; // a free port
+/// println!("curl http://{}/metrics", server.address());
+/// running.wait()?;
+/// drop(server); // closes the port
+/// # Ok(())
+/// # }
+/// ```
 pub struct MetricsServer {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -98,6 +130,14 @@ pub fn serve(running: &Running, address: SocketAddr) -> Result<MetricsServer, Se
 
 /// Serves the figures of a running topology on any address, without asking who reads them.
 ///
+/// ```no_run
+/// # fn watch(running: tine_core::engine::Running) -> Result<(), Box<dyn std::error::Error>> {
+/// let _server = tine_core::metrics::serve_openly(&running, "0.0.0.0:9100".parse()?)?; // for Prometheus elsewhere
+/// running.wait()?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// If the system refuses the address.
 pub fn serve_openly(running: &Running, address: SocketAddr) -> Result<MetricsServer, ServeError> {
@@ -132,8 +172,24 @@ type Labels = Vec<(&'static str, String)>;
 /// The figures as OpenMetrics text, which Prometheus reads.
 ///
 /// ```
-/// let text = tine_core::metrics::to_text("words", &[]);
+/// # use tine_core::{metrics::to_text, topology::Topology};
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+/// # let topology = Topology::new("numbers");
+/// # let numbers = topology.spout("numbers", || Items(0..10u64));
+/// # topology.each("sink", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&numbers);
+/// let summary = topology.run()?;
+/// let text = to_text("numbers", &summary.tasks);
+/// assert!(text.contains(r#"tine_core_acked_total{topology="numbers",component="numbers",task="0"} 10"#), "{text}");
 /// assert!(text.ends_with("# EOF\n"));
+/// # Ok::<(), tine_core::engine::RunError>(())
 /// ```
 pub fn to_text(topology: &str, tasks: &[TaskFigures]) -> String {
     let mut registry = Registry::with_prefix("tine_core");

@@ -3,6 +3,27 @@
 use std::fmt;
 
 /// A topology that makes no sense.
+///
+/// ```
+/// use tine_core::component::Emit;
+/// use tine_core::topology::{BuildError, Grouping, Stream, Topology};
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+///
+/// let topology = Topology::new("words");
+/// let words = topology.spout("words", || Items(["a", "b"].into_iter()));
+/// topology.each("count", |_: &'static str, _: &mut Emit<'_, ()>| Ok(())).shuffle(&words).tasks(0);
+/// let error = topology.check().unwrap_err();
+/// assert!(matches!(&error, BuildError::Number { component, value: 0, .. } if component == "count"));
+/// assert!(error.to_string().contains(r#"component "count" is to have tasks = 0"#), "{error}");
+/// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {

@@ -15,6 +15,60 @@ type KeyHash<T> = Arc<dyn Fn(&T) -> u64 + Send + Sync>;
 type Choosers<T> = Arc<dyn Fn() -> Box<dyn Choose<T>> + Send + Sync>;
 
 /// How the tuples of a stream find their tasks.
+///
+/// ```
+/// use tine_core::component::Emit;
+/// use tine_core::topology::{Grouping, Topology};
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+///
+/// #[derive(Clone)]
+/// struct Sale {
+///     user: String,
+///     shop: u32,
+/// }
+/// tine_core::named!(Sale { user, shop });
+///
+/// # let sales = || (0..100).map(|number| Sale { user: "ann".to_owned(), shop: number % 7 });
+/// let topology = Topology::new("sales");
+/// let sales = topology.spout("sales", move || Items(sales())); // 100 of one user, in several shops
+/// let grouped = |name: &str, grouping| {
+///     topology.each(name, |_: Sale, _: &mut Emit<'_, ()>| Ok(())).input(&sales, grouping).tasks(2);
+/// };
+/// grouped("in turn", Grouping::shuffle());
+/// grouped("in turn, here if there is room", Grouping::local_or_shuffle());
+/// grouped("by chance", Grouping::none());
+/// grouped("to all", Grouping::all());
+/// grouped("to the first", Grouping::global());
+/// grouped("to whom the emitter names", Grouping::direct());
+/// grouped("by user", Grouping::fields(|sale: &Sale| sale.user.as_str()));
+/// grouped("by both", Grouping::fields_by(|sale: &Sale| (sale.user.clone(), sale.shop)));
+/// grouped("by both names", Grouping::field_names(&["user", "shop"]));
+/// grouped("by user, to two", Grouping::partial_key(|sale: &Sale| sale.user.as_str()));
+/// grouped("by user's name, to two", Grouping::partial_key_names(&["user"]));
+/// # let running = topology.start()?;
+/// let summary = running.wait()?;
+/// let got = |name| -> Vec<u64> {
+///     summary.tasks.iter().filter(|task| task.component == name).map(|task| task.executed).collect()
+/// };
+/// assert_eq!(got("in turn"), [50, 50]);
+/// assert_eq!(got("to all"), [100, 100]);
+/// assert_eq!(got("to the first"), [100, 0]);
+/// assert_eq!(got("to whom the emitter names"), [0, 0]);
+/// assert!(got("by user").contains(&100), "one task has all of one user's");
+/// assert_eq!(got("by both"), got("by both names"));
+/// for name in ["by chance", "by user, to two", "by user's name, to two"] {
+///     assert_eq!(got(name).iter().sum::<u64>(), 100);
+/// }
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 pub struct Grouping<T> {
     pub(crate) rule: Rule<T>,
 }
@@ -34,13 +88,24 @@ pub(crate) enum Rule<T> {
 /// A grouping of the user's own.
 ///
 /// ```
-/// use tine_core::topology::{Choose, Grouping};
+/// use tine_core::component::Emit;
+/// use tine_core::id::TaskId;
+/// use tine_core::topology::{Choose, Grouping, Topology};
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
 ///
 /// /// Small numbers go to the first task, large ones to the last.
 /// struct BySize(usize);
 ///
 /// impl Choose<u64> for BySize {
-///     fn prepare(&mut self, targets: &[tine_core::id::TaskId]) {
+///     fn prepare(&mut self, targets: &[TaskId]) {
 ///         self.0 = targets.len() - 1;
 ///     }
 ///
@@ -49,8 +114,14 @@ pub(crate) enum Rule<T> {
 ///     }
 /// }
 ///
-/// let grouping = Grouping::custom(|| BySize(0));
-/// # let _: Grouping<u64> = grouping;
+/// let topology = Topology::new("sizes");
+/// let numbers = topology.spout("numbers", || Items(90..103u64));
+/// let sizes = topology.each("sizes", |_: u64, _: &mut Emit<'_, ()>| Ok(())).tasks(3);
+/// sizes.input(&numbers, Grouping::custom(|| BySize(0)));
+/// let summary = topology.run()?;
+/// let sizes = summary.tasks.iter().filter(|task| task.component == "sizes");
+/// assert_eq!(sizes.map(|task| task.executed).collect::<Vec<_>>(), [10, 0, 3]);
+/// # Ok::<(), tine_core::engine::RunError>(())
 /// ```
 pub trait Choose<T>: Send {
     /// Before the first tuple: the tasks that there are.

@@ -53,6 +53,33 @@ impl Node {
 }
 
 /// A stream of a component, with the type of its tuples.
+///
+/// ```
+/// use tine_core::component::Emit;
+/// use tine_core::topology::{Emits, Stream, Topology};
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+///
+/// /// A part of a topology that several topologies have: whoever has numbers gets their squares.
+/// fn squares(topology: &Topology, numbers: &Stream<u64>) -> Stream<u64> {
+///     let square = |number: u64, out: &mut Emit<'_, u64>| Ok(out.emit(number * number));
+///     topology.each("square", square).shuffle(numbers).tasks(2).stream()
+/// }
+///
+/// let topology = Topology::new("sum of squares");
+/// let numbers = topology.spout("numbers", || Items(0..10u64));
+/// let squares = squares(&topology, &numbers.stream());
+/// topology.each("sum", |_: u64, _: &mut Emit<'_, ()>| Ok(())).global(&squares);
+/// assert_eq!(topology.run()?.acked(), 10);
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 pub struct Stream<T> {
     end: End,
     tuples: PhantomData<fn() -> T>,
@@ -76,12 +103,63 @@ impl<T> fmt::Debug for Stream<T> {
 impl<T: Data> Stream<T> {
     /// A stream by names: of a component that is added later, for edges that lead back, or for topologies put together from
     /// configuration. Whether it is there, and whether its tuples are of this type, is checked when the topology is built.
+    ///
+    /// ```
+    /// use tine_core::component::{DEFAULT_STREAM, Emit};
+    /// use tine_core::topology::{BuildError, Stream, Topology};
+    /// # use tine_core::{component::*, failure::*};
+    /// # struct Items<I>(I);
+    /// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+    /// #     type Out = I::Item;
+    /// #     type Id = ();
+    /// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+    /// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+    /// #     }
+    /// # }
+    ///
+    /// let topology = Topology::new("configured");
+    /// let lines = Stream::<String>::named("lines", DEFAULT_STREAM);
+    /// topology.each("count", |_: String, _: &mut Emit<'_, ()>| Ok(())).shuffle(&lines);
+    ///
+    /// // What it names is added later, and here by mistake with another type:
+    /// topology.spout("lines", || Items(0..10u64));
+    /// assert!(matches!(topology.check(), Err(BuildError::TypeMismatch { sent: "u64", .. })));
+    /// ```
     pub fn named(component: impl Into<String>, stream: impl Into<String>) -> Stream<T> {
         Stream { end: End::Named { component: component.into(), stream: stream.into() }, tuples: PhantomData }
     }
 }
 
 /// What has a stream to subscribe to: components (their default stream) and streams.
+///
+/// ```
+/// use tine_core::component::{Data, Emit};
+/// use tine_core::topology::{Emits, Topology};
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+///
+/// /// Counts what a spout, a bolt or a stream emits, whatever it is.
+/// fn count<E: Emits>(topology: &Topology, name: &str, from: &E) {
+///     topology.each(name, |_: E::Tuple, _: &mut Emit<'_, ()>| Ok(())).shuffle(&from.stream());
+/// }
+///
+/// let topology = Topology::new("counted");
+/// let numbers = topology.spout("numbers", || Items(0..10u64));
+/// let texts = topology.each("text", |number: u64, out: &mut Emit<'_, String>| Ok(out.emit(number.to_string())));
+/// let texts = texts.shuffle(&numbers);
+/// count(&topology, "numbers seen", &numbers);
+/// count(&topology, "texts seen", &texts);
+/// let summary = topology.run()?;
+/// assert!(summary.tasks.iter().filter(|task| task.component.ends_with("seen")).all(|task| task.executed == 10));
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 pub trait Emits {
     /// The type of the tuples.
     type Tuple: Data;
@@ -99,6 +177,47 @@ impl<T: Data> Emits for Stream<T> {
 }
 
 /// A spout of a topology.
+///
+/// ```
+/// use tine_core::component::{Declaration, Emit, Next, Port, Spout, SpoutCollector};
+/// use tine_core::{failure::Failure, topology::Topology};
+///
+/// const TITLES: Port<String> = Port::new("titles");
+///
+/// struct Book(std::str::Lines<'static>);
+///
+/// impl Spout for Book {
+///     type Out = String;
+///     type Id = ();
+///
+///     fn declare(streams: &mut Declaration) {
+///         streams.stream(TITLES);
+///     }
+///
+///     fn next(&mut self, out: &mut SpoutCollector<String, ()>) -> Result<Next, Failure> {
+///         let Some(line) = self.0.next() else { return Ok(Next::Done) };
+///         match line.strip_prefix("# ") {
+///             Some(title) => out.emit_to(TITLES, title.to_owned(), ())?,
+///             None => out.emit(line.to_owned(), ()),
+///         }
+///         Ok(Next::More)
+///     }
+/// }
+///
+/// let topology = Topology::new("book");
+/// let book = topology
+///     .spout("book", || Book("# One\nonce\n# Two\ntwice".lines()))
+///     .tasks(4)
+///     .executors(2) // two tasks on each thread
+///     .max_pending(500) // of each task
+///     .weigh(|line| line.len()); // beyond the 24 bytes of every String
+/// topology.each("lines", |_: String, _: &mut Emit<'_, ()>| Ok(())).shuffle(&book);
+/// topology.each("titles", |_: String, _: &mut Emit<'_, ()>| Ok(())).shuffle(&book.port(TITLES));
+/// let summary = topology.run()?;
+/// let titles = summary.tasks.iter().find(|task| task.component == "titles");
+/// assert_eq!((summary.acked(), titles.map(|task| task.executed)), (16, Some(8)));
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 pub struct SpoutHandle<S> {
     node: NodeRef,
     spout: PhantomData<fn() -> S>,
@@ -186,6 +305,65 @@ impl<I: 'static> Adapters<I> {
 }
 
 /// A bolt of a topology.
+///
+/// ```
+/// use std::time::Duration;
+/// use tine_core::component::{Basic, BasicBolt, Declaration, Emit, Port};
+/// use tine_core::topology::{Grouping, Topology};
+/// # use tine_core::{component::*, failure::*};
+/// # struct Items<I>(I);
+/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+/// #     type Out = I::Item;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+/// #     }
+/// # }
+///
+/// const LONG: Port<String> = Port::new("long");
+///
+/// /// Counts letters; long words go into a stream of their own as well.
+/// struct Letters;
+///
+/// impl BasicBolt for Letters {
+///     type In = String;
+///     type Out = usize;
+///
+///     fn declare(streams: &mut Declaration) {
+///         streams.stream(LONG);
+///     }
+///
+///     fn execute(&mut self, word: String, out: &mut Emit<'_, usize>) -> Result<(), Failure> {
+///         out.emit(word.len());
+///         if word.len() > 8 { out.emit_to(LONG, word) } else { Ok(()) }
+///     }
+///
+///     fn tick(&mut self, _: &mut Emit<'_, usize>) -> Result<(), Failure> {
+///         Ok(tracing::info!("still here"))
+///     }
+/// }
+///
+/// let topology = Topology::new("letters");
+/// let words = topology.spout("words", || Items(["to", "be", "or", "forgotten"].into_iter().map(str::to_owned)));
+/// let letters = topology
+///     .bolt("letters", || Basic(Letters))
+///     .tasks(4)
+///     .executors(2) // two tasks on each thread
+///     .tick_every(Duration::from_secs(60))
+///     .weigh(|_| 0) // a number takes nothing beyond its own size
+///     .fields(&words, |word| word.as_str());
+/// let sink = || |_: usize, _: &mut Emit<'_, ()>| Ok(());
+/// topology.each("sum", sink()).global(&letters);
+/// topology.each("every task", sink()).all(&letters).tasks(3);
+/// topology.each("nearest task", sink()).input(&letters, Grouping::local_or_shuffle()).tasks(3);
+/// topology.each("long", |_: String, _: &mut Emit<'_, ()>| Ok(())).shuffle(&letters.port(LONG));
+///
+/// let summary = topology.run()?;
+/// let executed = |bolt| summary.tasks.iter().filter(|task| task.component == bolt).map(|task| task.executed).sum();
+/// let executed: [u64; 4] = ["sum", "every task", "nearest task", "long"].map(executed);
+/// assert_eq!(executed, [4, 12, 4, 1]);
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 pub struct BoltHandle<B: Bolt> {
     node: NodeRef,
     adapters: Adapters<B::In>,
@@ -239,30 +417,35 @@ impl<B: Bolt> BoltHandle<B> {
     /// tuples of each in the loop, nothing fails.
     ///
     /// ```
-    /// use tine_core::component::Emit;
+    /// use tine_core::component::{DEFAULT_STREAM, Emit};
     /// use tine_core::topology::{Grouping, Stream, Topology};
+    /// # use tine_core::{component::*, failure::*};
+    /// # struct Items<I>(I);
+    /// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+    /// #     type Out = I::Item;
+    /// #     type Id = ();
+    /// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+    /// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+    /// #     }
+    /// # }
     ///
-    /// /// Halves numbers until they are odd.
-    /// fn halve(topology: &Topology, numbers: &Stream<u64>) -> Stream<u64> {
-    ///     use tine_core::topology::Emits;
-    ///     let again = Stream::<u64>::named("even", "default");
-    ///     let halved = topology
-    ///         .each("halve", |number: u64, out: &mut Emit<'_, u64>| {
-    ///             out.emit(number / 2);
-    ///             Ok(())
-    ///         })
-    ///         .shuffle(numbers)
-    ///         .feedback(&again, Grouping::shuffle(), 10_000);
-    ///     topology
-    ///         .each("even", |number: u64, out: &mut Emit<'_, u64>| {
-    ///             if number.is_multiple_of(2) && number > 0 {
-    ///                 out.emit(number);
-    ///             }
-    ///             Ok(())
-    ///         })
-    ///         .shuffle(&halved);
-    ///     halved.stream()
-    /// }
+    /// // Halves numbers until they are odd.
+    /// let topology = Topology::new("halves");
+    /// let numbers = topology.spout("numbers", || Items([24, 7, 64u64].into_iter()));
+    /// let even = Stream::<u64>::named("even", DEFAULT_STREAM);
+    /// let halves = topology
+    ///     .each("halve", |number: u64, out: &mut Emit<'_, u64>| Ok(out.emit(number / 2)))
+    ///     .shuffle(&numbers)
+    ///     .feedback(&even, Grouping::shuffle(), 10_000);
+    /// let pass_even = |number: u64, out: &mut Emit<'_, u64>| {
+    ///     if number.is_multiple_of(2) {
+    ///         out.emit(number);
+    ///     }
+    ///     Ok(())
+    /// };
+    /// topology.each("even", pass_even).shuffle(&halves);
+    /// assert_eq!(topology.run()?.acked(), 3);
+    /// # Ok::<(), tine_core::engine::RunError>(())
     /// ```
     pub fn feedback<E: Emits>(self, from: &E, grouping: Grouping<E::Tuple>, bound: usize) -> Self
     where

@@ -6,13 +6,15 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tine_core::topology::Topology;
+/// use tine_core::topology::{Settings, Topology};
 ///
 /// let mut topology = Topology::new("words");
 /// topology.configure(|settings| {
 ///     settings.message_timeout = Duration::from_secs(5);
 ///     settings.max_pending = 1000;
 /// });
+/// let Settings { acking, queue_tuples, .. } = Settings::default();
+/// assert!(acking && queue_tuples == 4096);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
