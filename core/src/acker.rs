@@ -17,6 +17,25 @@ use crate::{
 };
 
 /// What tasks report about a tree.
+///
+/// ```
+/// use tine_core::acker::{Acker, AckerEvent, TreeEnd};
+/// use tine_core::{failure::{Failure, FailureKind}, id::TaskId, tuple::Root};
+///
+/// let mut acker = Acker::<()>::default();
+/// for root in [Root(1), Root(2)] {
+///     acker.step(AckerEvent::Start { root, spout: TaskId(0), value: 5 });
+/// }
+/// let failed = acker.step(AckerEvent::Fail { root: Root(1), failure: Failure::poison("an empty line") });
+/// assert!(matches!(&failed[0].end, TreeEnd::Failed(failure) if failure.kind == FailureKind::Poison));
+///
+/// for _ in 0..4 {
+///     assert!(acker.step(AckerEvent::Tick).is_empty());
+///     acker.step(AckerEvent::Alive { root: Root(2) });
+/// }
+/// let late: Vec<_> = (0..5).flat_map(|_| acker.step(AckerEvent::Tick)).collect();
+/// assert!(matches!(&late[0].end, TreeEnd::Failed(failure) if failure.kind == FailureKind::TimedOut));
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum AckerEvent<N> {
     /// A spout started the tree; `value` is the XOR of its first edges.
@@ -54,6 +73,21 @@ pub enum AckerEvent<N> {
 }
 
 /// How a tree ended, for its spout.
+///
+/// ```
+/// use tine_core::{acker::TreeEnd, failure::Failure};
+///
+/// /// What a spout that counts bytes makes of the end of a tree.
+/// fn written(end: TreeEnd<u64>) -> Result<u64, Failure> {
+///     match end {
+///         TreeEnd::Complete(notes) => Ok(notes.iter().sum()),
+///         TreeEnd::Failed(failure) => Err(failure),
+///     }
+/// }
+///
+/// assert_eq!(written(TreeEnd::Complete(vec![100, 20])), Ok(120));
+/// assert!(written(TreeEnd::Failed(Failure::transient("the disk is away"))).is_err());
+/// ```
 #[derive(Clone, Debug)]
 pub enum TreeEnd<N> {
     /// Everything was acked; the notes in the order in which they came.
@@ -63,6 +97,16 @@ pub enum TreeEnd<N> {
 }
 
 /// Tells a spout that a tree has ended. Comes once per tree.
+///
+/// ```
+/// use tine_core::acker::{Acker, AckerEvent, Ended};
+/// use tine_core::{id::TaskId, tuple::Root};
+///
+/// let mut acker = Acker::<()>::default();
+/// acker.step(AckerEvent::Start { root: Root(1), spout: TaskId(4), value: 5 });
+/// let ended = acker.step(AckerEvent::Ack { root: Root(1), value: 5, note: None });
+/// assert!(matches!(&ended[..], [Ended { spout: TaskId(4), root: Root(1), .. }]));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Ended<N> {
     /// The spout's task.
@@ -74,6 +118,19 @@ pub struct Ended<N> {
 }
 
 /// The acker: all the trees that are under way.
+///
+/// ```
+/// use tine_core::acker::{Acker, AckerEvent, Ended, TreeEnd};
+/// use tine_core::{id::TaskId, tuple::Root};
+///
+/// let (mut acker, root) = (Acker::default(), Root(1));
+/// acker.step(AckerEvent::Start { root, spout: TaskId(0), value: 5 }); // one tuple, on edge 5
+/// acker.step(AckerEvent::Ack { root, value: 5 ^ 9, note: Some("one row") }); // acked, with a child on edge 9
+/// assert_eq!(acker.len(), 1);
+/// let ended = acker.step(AckerEvent::Ack { root, value: 9, note: Some("another") });
+/// assert!(matches!(&ended[..], [Ended { end: TreeEnd::Complete(notes), .. }] if *notes == ["one row", "another"]));
+/// assert!(acker.is_empty());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Acker<N> {
     trees: BTreeMap<Root, Tree<N>>,

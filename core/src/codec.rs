@@ -18,6 +18,14 @@ const SMALL: usize = 4 << 10;
 const COUNTED_PER_BYTE: usize = 16;
 
 /// Bytes that are not what they should be.
+///
+/// ```
+/// use tine_core::codec::{CodecError, decode};
+///
+/// assert!(matches!(decode::<u64>(&[]), Err(CodecError::Empty)));
+/// assert!(matches!(decode::<u64>(&[9, 7]), Err(CodecError::UnknownVersion { found: 9 })));
+/// assert!(matches!(decode::<u64>(&[1, 7, 7]), Err(CodecError::Corrupt(_))), "a byte too many");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
@@ -36,6 +44,13 @@ pub enum CodecError {
 }
 
 /// Encodes a value.
+///
+/// ```
+/// use tine_core::{codec, id::TxId};
+///
+/// let bytes = codec::encode(&(TxId(7), "words"));
+/// assert_eq!(bytes, [codec::VERSION, 7, 5, b'w', b'o', b'r', b'd', b's']);
+/// ```
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = vec![VERSION];
     let body = bincode::serde::encode_to_vec(value, bincode::config::standard())
@@ -45,6 +60,14 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// Decodes a value; everything must be consumed.
+///
+/// ```
+/// use tine_core::{codec, id::TxId};
+///
+/// let (txid, group): (TxId, String) = codec::decode(&codec::encode(&(TxId(7), "words")))?;
+/// assert_eq!((txid, &*group), (TxId(7), "words"));
+/// # Ok::<(), codec::CodecError>(())
+/// ```
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let (&version, body) = bytes.split_first().ok_or(CodecError::Empty)?;
     if version != VERSION {
@@ -58,6 +81,16 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
 }
 
 /// Appends a value without a version byte: for parts of something that has one.
+///
+/// ```
+/// use tine_core::codec;
+///
+/// let mut chunk = Vec::new();
+/// codec::append("a word", &mut chunk)?;
+/// codec::append(&7_u64, &mut chunk)?;
+/// assert_eq!(codec::take::<String>(&mut &chunk[..])?, "a word");
+/// # Ok::<(), codec::CodecError>(())
+/// ```
 ///
 /// # Errors
 /// `Corrupt` when the value's own `Serialize` fails.
@@ -74,6 +107,18 @@ pub fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(),
 }
 
 /// Takes such a value off the front of `bytes`.
+///
+/// ```
+/// use tine_core::codec;
+///
+/// let chunk = [1, 2, 3];
+/// let (mut rest, mut sum) = (&chunk[..], 0);
+/// while !rest.is_empty() {
+///     sum += codec::take::<u64>(&mut rest)?;
+/// }
+/// assert_eq!(sum, 6);
+/// # Ok::<(), codec::CodecError>(())
+/// ```
 pub fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, CodecError> {
     let (value, used) = limited(bytes)?;
     *bytes = &bytes[used..];

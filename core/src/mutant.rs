@@ -12,6 +12,17 @@
 /// start position* (tasks fetch nothing from each other), *new values recomputed at replay*, *query reads a later txid*,
 /// *shard map changed without a boundary* (shards have fixed owners), *arrival order decides a float sum* (no such sums),
 /// *credit not reserved*, *relaxed answer released early*, *heal without re-preparing* (one database per topology).
+///
+/// ```
+/// use tine_core::mutant::{Mutant, on};
+///
+/// /// A rule of the protocol, as it is guarded in the code: a test that breaks it has to fail.
+/// fn admits(fence: u64, epoch: u64) -> bool {
+///     on(Mutant::NoFenceCheck) || epoch >= fence
+/// }
+///
+/// assert!(admits(7, 8) && !admits(7, 6));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each name says which rule is broken")]
 pub enum Mutant {

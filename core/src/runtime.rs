@@ -26,6 +26,27 @@ use crate::{
 pub const INBOX: usize = 64;
 
 /// What arrives at a task.
+///
+/// ```
+/// use tine_core::{runtime::Inbound, tuple::Flow};
+///
+/// /// What a driver writes into its log.
+/// fn told<F: Flow, R>(inbound: &Inbound<F, R>) -> String {
+///     match inbound {
+///         Inbound::Tuple(tuple) => format!("a tuple from {}", tuple.from),
+///         Inbound::Reply(_) => "an answer".to_owned(),
+///         Inbound::Ended(root, _) => format!("the end of tree {}", root.0),
+///     }
+/// }
+///
+/// # struct Numbers;
+/// # impl Flow for Numbers {
+/// #     type Message = u64;
+/// #     type Note = ();
+/// #     type Id = ();
+/// # }
+/// assert_eq!(told(&Inbound::<Numbers, u64>::Reply(7)), "an answer");
+/// ```
 #[derive(Debug)]
 pub enum Inbound<F: Flow, R> {
     /// A tuple.
@@ -40,6 +61,36 @@ pub enum Inbound<F: Flow, R> {
 pub type Inbox<F, R> = (mpsc::Sender<Inbound<F, R>>, mpsc::Receiver<Inbound<F, R>>);
 
 /// Performs a task's calls. `perform` must not wait: it starts the work and sends the reply to `inbox` when it is done.
+///
+/// ```
+/// use tine_core::runtime::{Inbound, Perform};
+/// use tine_core::tuple::Flow;
+/// use tokio::sync::mpsc;
+///
+/// /// Answers each call of a task with its length, from a tokio task of its own.
+/// struct Lengths;
+///
+/// impl<F: Flow> Perform<F, String, usize> for Lengths {
+///     fn perform(&mut self, call: String, inbox: &mpsc::Sender<Inbound<F, usize>>) {
+///         let inbox = inbox.clone();
+///         tokio::spawn(async move { inbox.send(Inbound::Reply(call.len())).await });
+///     }
+/// }
+///
+/// # #[derive(Debug)]
+/// # struct Texts;
+/// # impl Flow for Texts {
+/// #     type Message = String;
+/// #     type Note = ();
+/// #     type Id = ();
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let (inbox, mut arrivals) = mpsc::channel::<Inbound<Texts, usize>>(1);
+/// Lengths.perform("words".to_owned(), &inbox);
+/// assert!(matches!(arrivals.recv().await, Some(Inbound::Reply(5))));
+/// # });
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait Perform<F: Flow, C, R>: Send {
     /// Starts one call.
     fn perform(&mut self, call: C, inbox: &mpsc::Sender<Inbound<F, R>>);
@@ -56,6 +107,79 @@ type Notify<N> = Box<dyn Fn(Root, TreeEnd<N>) -> Sending + Send + Sync>;
 type Report<N> = Box<dyn Fn(AckerEvent<N>) -> Sending + Send + Sync>;
 
 /// The process's tasks and acker as they see one another.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tine_core::acker::TreeEnd;
+/// use tine_core::runtime::{Inbound, Links, Perform, run_acker_clock, run_bolt, run_spout};
+/// use tine_core::task::{Bolt, BoltTask, Grouping, Output, Route, Spout, SpoutTask, Token};
+/// use tine_core::{failure::Failure, id::TaskId, tuple::Flow};
+/// use tokio::sync::mpsc;
+///
+/// # #[derive(Debug)]
+/// struct Numbers;
+///
+/// impl Flow for Numbers {
+///     type Message = u64;
+///     type Note = u64;
+///     type Id = ();
+/// }
+///
+/// /// Asks a bolt to square 7, and tells the outside world.
+/// struct Ask;
+///
+/// impl Spout<Numbers> for Ask {
+///     type Call = u64;
+///     type Reply = ();
+///
+///     fn open(&mut self, out: &mut Output<Numbers, u64>) {
+///         out.start_tree((), vec![(0, 7)]);
+///     }
+///
+///     fn ack(&mut self, _: (), notes: Vec<u64>, out: &mut Output<Numbers, u64>) {
+///         out.call(notes[0]);
+///     }
+///
+///     fn fail(&mut self, _: (), _: Failure, _: &mut Output<Numbers, u64>) {}
+///     fn reply(&mut self, _: (), _: &mut Output<Numbers, u64>) {}
+/// }
+///
+/// struct Square;
+///
+/// impl Bolt<Numbers> for Square {
+///     type Call = u64;
+///     type Reply = ();
+///
+///     fn execute(&mut self, token: Token, _: TaskId, number: u64, out: &mut Output<Numbers, u64>) {
+///         out.ack_with(token, number * number);
+///     }
+///
+///     fn reply(&mut self, _: (), _: &mut Output<Numbers, u64>) {}
+/// }
+///
+/// struct Tell(mpsc::Sender<u64>);
+///
+/// impl Perform<Numbers, u64, ()> for Tell {
+///     fn perform(&mut self, square: u64, _: &mpsc::Sender<Inbound<Numbers, ()>>) {
+///         let _ = self.0.try_send(square);
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let mut links = Links::<Numbers>::new();
+/// let (spout, bolt) = (links.add_spout::<()>(TaskId(0)), links.add_bolt::<()>(TaskId(1)));
+/// let links = Arc::new(links);
+/// let (told, mut squares) = mpsc::channel(1);
+/// let to_bolt = Route { grouping: Grouping::All, targets: vec![TaskId(1)] };
+/// let ask = SpoutTask::new(TaskId(0), vec![to_bolt], 7, Ask);
+/// tokio::spawn(run_spout(ask, links.clone(), spout.0, spout.1, Tell(told.clone())));
+/// let square = BoltTask::new(TaskId(1), vec![], 7, Square);
+/// tokio::spawn(run_bolt(square, links.clone(), bolt.0, bolt.1, Tell(told)));
+/// tokio::spawn(run_acker_clock(links, std::time::Duration::from_secs(30)));
+/// assert_eq!(squares.recv().await, Some(49));
+/// # });
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Links<F: Flow> {
     deliver: Vec<Option<Deliver<F::Message>>>,
     notify: Vec<Option<Notify<F::Note>>>,

@@ -15,6 +15,46 @@ use crate::{
 };
 
 /// A tuple that a bolt holds until it acks or fails it.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use tine_core::task::{Bolt, Output, Token};
+/// use tine_core::{id::TaskId, tuple::Flow};
+///
+/// struct Rows;
+///
+/// impl Flow for Rows {
+///     type Message = String;
+///     type Note = ();
+///     type Id = ();
+/// }
+///
+/// /// Holds rows until they are written.
+/// #[derive(Default)]
+/// struct Write(BTreeMap<Token, String>);
+///
+/// impl Bolt<Rows> for Write {
+///     type Call = (Token, String);
+///     type Reply = Token;
+///
+///     fn execute(&mut self, token: Token, _: TaskId, row: String, out: &mut Output<Rows, (Token, String)>) {
+///         self.0.insert(token, row.clone());
+///         out.call((token, row));
+///     }
+///
+///     fn reply(&mut self, written: Token, out: &mut Output<Rows, (Token, String)>) {
+///         self.0.remove(&written);
+///         out.ack(written);
+///     }
+/// }
+///
+/// # use tine_core::{task::{BoltTask, Effect}, tuple::Tuple};
+/// let mut task = BoltTask::new(TaskId(1), vec![], 7, Write::default());
+/// let row = Tuple { anchors: Default::default(), from: TaskId(0), message: "ann, 7".to_owned() };
+/// let [Effect::Call((token, _))] = &task.tuple(0, row)[..] else { panic!("it asks for a write") };
+/// task.reply(0, *token);
+/// assert!(task.bolt().0.is_empty());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(u64);
 
@@ -22,6 +62,15 @@ pub struct Token(u64);
 pub type StreamIndex = usize;
 
 /// How a stream's tuples find their tasks.
+///
+/// ```
+/// use tine_core::{id::TaskId, task::{Grouping, Route}};
+///
+/// let players = vec![TaskId(2), TaskId(3)];
+/// let rules = Route { grouping: Grouping::All, targets: players.clone() }; // stream 0
+/// let cards = Route { grouping: Grouping::Direct, targets: players }; // stream 1, by `Output::emit_direct`
+/// assert_ne!(rules, cards);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grouping {
     /// Every task gets every tuple.
@@ -40,6 +89,41 @@ pub struct Route {
 }
 
 /// Consumes tuples. Storm's bolt, without threads: methods return at once.
+///
+/// ```
+/// use tine_core::acker::AckerEvent;
+/// use tine_core::task::{Bolt, BoltTask, Effect, Grouping, Output, Route, Token};
+/// use tine_core::{id::TaskId, tuple::{Anchor, Flow, Root, Tuple}};
+///
+/// struct Numbers;
+///
+/// impl Flow for Numbers {
+///     type Message = u64;
+///     type Note = ();
+///     type Id = u64;
+/// }
+///
+/// struct Square;
+///
+/// impl Bolt<Numbers> for Square {
+///     type Call = ();
+///     type Reply = ();
+///
+///     fn execute(&mut self, token: Token, _from: TaskId, number: u64, out: &mut Output<Numbers, ()>) {
+///         out.emit(0, token, number * number);
+///         out.ack(token);
+///     }
+///
+///     fn reply(&mut self, (): (), _: &mut Output<Numbers, ()>) {}
+/// }
+///
+/// let routes = vec![Route { grouping: Grouping::All, targets: vec![TaskId(2)] }];
+/// let mut task = BoltTask::new(TaskId(1), routes, 7, Square);
+/// let anchors = [Anchor { root: Root(1), edge: 5 }].into_iter().collect();
+/// let effects = task.tuple(0, Tuple { anchors, from: TaskId(0), message: 3 });
+/// assert!(matches!(&effects[0], Effect::Send { to: TaskId(2), tuple } if tuple.message == 9));
+/// assert!(matches!(&effects[1], Effect::Acker(AckerEvent::Ack { root: Root(1), .. })));
+/// ```
 pub trait Bolt<F: Flow>: Send {
     /// What it asks of the outside world.
     type Call: Send;
@@ -54,6 +138,56 @@ pub trait Bolt<F: Flow>: Send {
 }
 
 /// Starts tuple trees. Storm's spout, without threads: methods return at once.
+///
+/// ```
+/// use tine_core::acker::{AckerEvent, TreeEnd};
+/// use tine_core::task::{Effect, Grouping, Output, Route, Spout, SpoutTask};
+/// use tine_core::{failure::Failure, id::TaskId, tuple::Flow};
+///
+/// struct Numbers;
+///
+/// impl Flow for Numbers {
+///     type Message = u64;
+///     type Note = ();
+///     type Id = u64;
+/// }
+///
+/// /// Emits one number, until it is acked.
+/// #[derive(Default)]
+/// struct Seven {
+///     acked: bool,
+/// }
+///
+/// impl Spout<Numbers> for Seven {
+///     type Call = ();
+///     type Reply = ();
+///
+///     fn open(&mut self, out: &mut Output<Numbers, ()>) {
+///         out.start_tree(7, vec![(0, 7)]); // named 7, one tuple on stream 0
+///     }
+///
+///     fn reply(&mut self, (): (), _: &mut Output<Numbers, ()>) {}
+///
+///     fn ack(&mut self, _: u64, _: Vec<()>, _: &mut Output<Numbers, ()>) {
+///         self.acked = true;
+///     }
+///
+///     fn fail(&mut self, number: u64, _: Failure, out: &mut Output<Numbers, ()>) {
+///         out.start_tree(number, vec![(0, number)]);
+///     }
+/// }
+///
+/// let routes = vec![Route { grouping: Grouping::All, targets: vec![TaskId(1)] }];
+/// let mut task = SpoutTask::new(TaskId(0), routes, 7, Seven::default());
+/// let root = |effects: Vec<_>| match &effects[..] {
+///     [Effect::Send { .. }, Effect::Acker(AckerEvent::Start { root, .. })] => *root,
+///     other => panic!("{} effects", other.len()),
+/// };
+/// let first = root(task.open(0));
+/// let second = root(task.ended(10, first, TreeEnd::Failed(Failure::transient("a worker is gone"))));
+/// task.ended(20, second, TreeEnd::Complete(vec![]));
+/// assert!(task.spout().acked && task.into_spout().acked);
+/// ```
 pub trait Spout<F: Flow>: Send {
     /// What it asks of the outside world.
     type Call: Send;
@@ -74,6 +208,63 @@ pub trait Spout<F: Flow>: Send {
 }
 
 /// What a spout or bolt wants done, in order.
+///
+/// ```
+/// use tine_core::task::{Bolt, Output, Token};
+/// use tine_core::{failure::Failure, id::TaskId, tuple::Flow};
+///
+/// struct Orders;
+///
+/// impl Flow for Orders {
+///     type Message = u64;
+///     type Note = &'static str; // what an ack tells the spout
+///     type Id = u64;
+/// }
+///
+/// /// Small orders are booked at once; larger ones are asked about, and go to the task that books them.
+/// struct Book;
+///
+/// impl Bolt<Orders> for Book {
+///     type Call = Token;
+///     type Reply = (Token, bool);
+///
+///     fn execute(&mut self, token: Token, _: TaskId, cents: u64, out: &mut Output<Orders, Token>) {
+///         match cents {
+///             0 => out.ignore(token),
+///             1..=999 => out.ack_with(token, "booked"),
+///             _ => {
+///                 out.call(token);
+///                 out.keep_alive(token); // the answer may take its time
+///             }
+///         }
+///     }
+///
+///     fn reply(&mut self, (token, allowed): (Token, bool), out: &mut Output<Orders, Token>) {
+///         match allowed {
+///             true => {
+///                 out.emit_direct(0, 1, token, out.now_ms());
+///                 out.ack(token);
+///             }
+///             false => out.fail(token, Failure::poison("nobody allows this order")),
+///         }
+///     }
+/// }
+///
+/// # use tine_core::acker::AckerEvent;
+/// # use tine_core::task::{BoltTask, Effect, Grouping, Route};
+/// # use tine_core::tuple::{Anchor, Root, Tuple};
+/// # let routes = vec![Route { grouping: Grouping::Direct, targets: vec![TaskId(2), TaskId(3)] }];
+/// # let mut task = BoltTask::new(TaskId(1), routes, 7, Book);
+/// # let order = |message| {
+/// #     let anchors = [Anchor { root: Root(message), edge: 5 }].into_iter().collect();
+/// #     Tuple { anchors, from: TaskId(0), message }
+/// # };
+/// assert!(task.tuple(0, order(0)).is_empty());
+/// assert!(matches!(task.tuple(0, order(1))[..], [Effect::Acker(AckerEvent::Ack { note: Some("booked"), .. })]));
+/// let asked = task.tuple(0, order(1000));
+/// let [Effect::Call(token), Effect::Acker(AckerEvent::Alive { .. })] = asked[..] else { panic!("it asks") };
+/// assert!(matches!(task.reply(5, (token, true))[0], Effect::Send { to: TaskId(3), .. }));
+/// ```
 #[derive(Debug)]
 pub struct Output<F: Flow, C> {
     now_ms: u64,
@@ -148,6 +339,28 @@ impl<F: Flow, C> Output<F, C> {
 }
 
 /// What the driver of a task has to do, in this order.
+///
+/// ```
+/// use tine_core::{task::Effect, tuple::Flow};
+///
+/// /// What a driver writes into its log.
+/// fn told<F: Flow, C: std::fmt::Debug>(effect: &Effect<F, C>) -> String {
+///     match effect {
+///         Effect::Send { to, tuple } => format!("{:?} for {to}", tuple.message),
+///         Effect::Acker(event) => format!("{event:?} for the acker"),
+///         Effect::Call(call) => format!("{call:?} for the world outside"),
+///     }
+/// }
+///
+/// # #[derive(Debug)]
+/// # struct Numbers;
+/// # impl Flow for Numbers {
+/// #     type Message = u64;
+/// #     type Note = ();
+/// #     type Id = ();
+/// # }
+/// assert_eq!(told(&Effect::<Numbers, _>::Call("read")), r#""read" for the world outside"#);
+/// ```
 #[derive(Debug)]
 pub enum Effect<F: Flow, C> {
     /// Send a tuple.

@@ -28,6 +28,11 @@ const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
 
 impl Root {
     /// The number among all spout tasks of the one that owns the tree; only of roots that [`Trees`] gave out.
+    ///
+    /// ```
+    /// let mut trees = tine_core::trees::Trees::new(3, 7);
+    /// assert_eq!(trees.plant("record 1", 0).map(|root| root.owner()), Some(3));
+    /// ```
     pub fn owner(self) -> usize {
         (self.0 >> (SLOT_BITS + SEQUENCE_BITS)) as usize
     }
@@ -38,6 +43,14 @@ impl Root {
 }
 
 /// A tree that has ended.
+///
+/// ```
+/// use tine_core::trees::{Settled, Trees};
+///
+/// let mut trees = Trees::new(0, 7);
+/// let root = trees.plant("record 1", 1000).expect("there is room");
+/// assert_eq!(trees.seal(root, 0), Some(Settled { id: "record 1", born: 1000 }), "no edge: complete at once");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled<I> {
     /// How the spout named it.
@@ -47,6 +60,23 @@ pub struct Settled<I> {
 }
 
 /// All the trees of one spout task that are under way.
+///
+/// ```
+/// use tine_core::trees::Trees;
+///
+/// let mut trees = Trees::new(3, 7); // of the fourth spout task
+/// let [first, second] = ["record 1", "record 2"].map(|id| trees.plant(id, 0).expect("there is room"));
+/// assert_eq!((first.owner(), trees.len()), (3, 2));
+/// assert!(trees.seal(first, 5).is_none() && trees.seal(second, 6).is_none());
+/// assert_eq!(trees.fail(second).expect("it was under way").id, "record 2");
+///
+/// trees.alive(first);
+/// let mut expired = Vec::new();
+/// (0..5).for_each(|_| trees.tick(|tree| expired.push(tree.id))); // five quarters of the message timeout
+/// assert_eq!(expired, ["record 1"]);
+/// assert!(trees.ack(first, 5).is_none() && trees.is_empty(), "the ack comes too late");
+/// trees.clear(|_| unreachable!("none is left"));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Trees<I> {
     /// Already in its place within a root.

@@ -140,7 +140,7 @@ impl<O: Data> Streams<O> {
 /// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
 /// #     }
 /// # }
-/// let (seen, sums) = std::sync::mpsc::channel();
+/// let (seen, sums) = std::sync::mpsc::sync_channel(100);
 /// let topology = Topology::new("threes");
 /// let numbers = topology.spout("numbers", || Items(0..6u64));
 /// let threes = topology.bolt("threes", Threes::default).tick_every(Duration::from_secs(5)).shuffle(&numbers);
@@ -191,7 +191,7 @@ impl<O: Data> Collector<O> {
     /// # let topology = Topology::new("doubles");
     /// # let numbers = topology.spout("numbers", || Items(0..10u64));
     /// # let doubles = topology.bolt("double", || Double).shuffle(&numbers);
-    /// # let (seen, all) = std::sync::mpsc::channel();
+    /// # let (seen, all) = std::sync::mpsc::sync_channel(100);
     /// # topology.each("seen", move |it: u64, _: &mut Emit<'_, ()>| Ok(drop(seen.send(it)))).shuffle(&doubles);
     /// # assert_eq!(topology.run()?.acked(), 10);
     /// # assert_eq!(all.try_iter().sum::<u64>(), 90);
@@ -240,7 +240,7 @@ impl<O: Data> Collector<O> {
     /// # let topology = Topology::new("samples");
     /// # let numbers = topology.spout("numbers", || Items(0..300u64));
     /// # let samples = topology.bolt("sample", || Sample).shuffle(&numbers);
-    /// # let (seen, all) = std::sync::mpsc::channel();
+    /// # let (seen, all) = std::sync::mpsc::sync_channel(100);
     /// # topology.each("log", move |it: u64, _: &mut Emit<'_, ()>| Ok(drop(seen.send(it)))).shuffle(&samples);
     /// # assert_eq!(topology.run()?.acked(), 300);
     /// # assert_eq!(all.try_iter().collect::<Vec<_>>(), [0, 100, 200]);
@@ -418,7 +418,7 @@ impl<O> fmt::Debug for Collector<O> {
 /// /// Reads a text; a tree is named by its line.
 /// struct Lines {
 ///     text: std::iter::Enumerate<std::str::Lines<'static>>,
-///     acked: std::sync::mpsc::Sender<usize>,
+///     acked: std::sync::mpsc::SyncSender<usize>,
 /// }
 ///
 /// impl Spout for Lines {
@@ -446,7 +446,7 @@ impl<O> fmt::Debug for Collector<O> {
 ///     }
 /// }
 ///
-/// let (acked, lines_acked) = std::sync::mpsc::channel();
+/// let (acked, lines_acked) = std::sync::mpsc::sync_channel(100);
 /// let topology = Topology::new("numbers");
 /// let make = move || Lines { text: "#primes\n2\nthree".lines().enumerate(), acked: acked.clone() };
 /// let lines = topology.spout("lines", make);

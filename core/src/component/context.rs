@@ -108,7 +108,7 @@ impl fmt::Debug for Context {
 /// Wakes one task; may be cloned, sent and used by any thread.
 ///
 /// ```
-/// use std::{sync::mpsc::{Receiver, TryRecvError, channel}, thread, time::Duration};
+/// use std::{sync::mpsc::{Receiver, TryRecvError, sync_channel}, thread, time::Duration};
 /// use tine_core::component::{Context, Emit, Next, Spout, SpoutCollector};
 /// use tine_core::{failure::Failure, topology::Topology};
 ///
@@ -120,7 +120,7 @@ impl fmt::Debug for Context {
 ///     type Id = ();
 ///
 ///     fn open(&mut self, context: &Context) -> Result<(), Failure> {
-///         let ((sender, receiver), waker) = (channel(), context.waker());
+///         let ((sender, receiver), waker) = (sync_channel(100), context.waker());
 ///         self.0 = Some(receiver);
 ///         thread::spawn(move || {
 ///             for value in 0..3 {

@@ -121,7 +121,7 @@ impl<T: fmt::Debug> fmt::Debug for Input<T> {
 ///     }
 /// }
 ///
-/// let (seen, balances) = std::sync::mpsc::channel();
+/// let (seen, balances) = std::sync::mpsc::sync_channel(100);
 /// let topology = Topology::new("balance");
 /// let come = topology.spout("come", || Items(0..10i64));
 /// let gone = topology.spout("gone", || Items(0..5i64));

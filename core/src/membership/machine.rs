@@ -23,6 +23,15 @@ use crate::{
 };
 
 /// What a worker is told.
+///
+/// ```
+/// use tine_core::membership::{Common, Event, Membership};
+/// use tine_core::{failure::Failure, hash::Hash128, id::WorkerId};
+///
+/// let mut membership = Membership::new(Common { fingerprint: Hash128(7), lineage: 42 });
+/// let effects = membership.step(Event::Broke(WorkerId(9), Failure::transient("no route to host")));
+/// assert!(effects.is_empty(), "it is not registered, and no part of anything");
+/// ```
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Its registration stands, as this member.
@@ -48,6 +57,24 @@ pub enum Event {
 }
 
 /// What is to be done, in this order.
+///
+/// ```
+/// use tine_core::{failure::Failure, membership::Effect};
+///
+/// /// What a driver writes into its log.
+/// fn told(effect: &Effect) -> Option<String> {
+///     match effect {
+///         Effect::Start(assignment) => Some(format!("the tasks of {} run here", assignment.era)),
+///         Effect::Disband(failure) => Some(format!("everything under way fails: {failure}")),
+///         Effect::Warn(warning) => Some(warning.clone()),
+///         _ => None,
+///     }
+/// }
+///
+/// let gone = Effect::Disband(Failure::transient("a worker is gone"));
+/// assert_eq!(told(&gone).as_deref(), Some("everything under way fails: a worker is gone"));
+/// assert_eq!(told(&Effect::Stop), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Stop the tasks that run here, if any do, and start those of this assignment.
@@ -73,6 +100,27 @@ pub enum Effect {
 }
 
 /// One worker's view of the membership.
+///
+/// ```
+/// use tine_core::membership::{Common, Effect, Event, Member, Membership, Sight, record::Capacity};
+/// use tine_core::{hash::Hash128, id::{Nonce, WorkerId}, transport::{Peer, Token}};
+///
+/// // A worker that is alone, and leads.
+/// let common = Common { fingerprint: Hash128::of(b"split, count"), lineage: 42 };
+/// let peer = Peer { id: WorkerId(7), address: "worker-1.example:7100".to_owned(), token: Token(0x5eed) };
+/// let me = Member { peer, common, capacity: Capacity { readers: 1, stages: 2 }, leaving: false, rival: None };
+/// let mut membership = Membership::placing(common, vec![1, 2]); // `new` for a topology whose tasks are not placed
+/// membership.step(Event::Registered(me.clone()));
+/// membership.step(Event::Seen(Sight { members: vec![me.clone()], assignment: None }));
+/// assert_eq!(membership.me(), Some(&me));
+///
+/// let effects = membership.step(Event::Led(Nonce(1)));
+/// let [Effect::Write(assignment)] = &effects[..] else { panic!("{effects:?}") };
+/// assert_eq!(assignment.places, [0, 0, 0], "all three tasks are this worker's");
+///
+/// let effects = membership.step(Event::Written(assignment.era, Ok(())));
+/// assert!(effects.contains(&Effect::Start(assignment.clone())), "{effects:?}");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Membership {
     common: Common,

@@ -27,6 +27,18 @@ pub use self::{
 use crate::failure::Failure;
 
 /// What coordination shows of a topology's workers.
+///
+/// ```
+/// use tine_core::membership::Sight;
+///
+/// /// Whether everybody who is registered has a share.
+/// fn is_settled(sight: &Sight) -> bool {
+///     let Some(assignment) = &sight.assignment else { return false };
+///     sight.members.iter().all(|member| assignment.place(member.peer.id).is_some())
+/// }
+///
+/// assert!(!is_settled(&Sight::default()));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sight {
     /// Who is registered, the oldest registration first.
@@ -36,6 +48,73 @@ pub struct Sight {
 }
 
 /// A coordination service that knows workers.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use tine_core::failure::Failure;
+/// use tine_core::membership::{Member, Members, Registration, Sight};
+/// use tokio::sync::Notify;
+///
+/// /// For tests: workers in one process, who see one another through it.
+/// #[derive(Clone, Default)]
+/// struct Registry(Arc<(Mutex<Sight>, Notify)>);
+///
+/// struct Registered(Registry, Member);
+///
+/// #[async_trait::async_trait]
+/// impl Members for Registry {
+///     async fn register(&self, _topology: &str, member: &Member) -> Result<Box<dyn Registration>, Failure> {
+///         self.0.0.lock().unwrap().members.push(member.clone());
+///         self.0.1.notify_waiters();
+///         Ok(Box::new(Registered(self.clone(), member.clone())))
+///     }
+/// }
+///
+/// #[async_trait::async_trait]
+/// impl Registration for Registered {
+///     async fn look(&self) -> Result<Sight, Failure> {
+///         Ok(self.0.0.0.lock().unwrap().clone())
+///     }
+///
+///     async fn changed(&self) {
+///         self.0.0.1.notified().await;
+///     }
+///
+///     async fn update(&self, member: &Member) -> Result<(), Failure> {
+///         let mut sight = self.0.0.0.lock().unwrap();
+///         sight.members.iter_mut().filter(|it| it.peer.id == member.peer.id).for_each(|it| *it = member.clone());
+///         Ok(())
+///     }
+///
+///     async fn lost(&self) -> Failure {
+///         std::future::pending().await
+///     }
+/// }
+///
+/// impl Drop for Registered {
+///     fn drop(&mut self) {
+///         self.0.0.0.lock().unwrap().members.retain(|member| member.peer.id != self.1.peer.id);
+///     }
+/// }
+///
+/// # use tine_core::membership::{Common, record::Capacity};
+/// # use tine_core::{hash::Hash128, id::WorkerId, transport::{Peer, Token}};
+/// # let common = Common { fingerprint: Hash128(7), lineage: 0 };
+/// # let peer = |id| Peer { id: WorkerId(id), address: format!("h:{id}"), token: Token(0) };
+/// # let capacity = Capacity { readers: 1, stages: 1 };
+/// # let member = |id| Member { peer: peer(id), common, capacity, leaving: false, rival: None };
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let registry = Registry::default();
+/// let first = registry.register("words", &member(1)).await?;
+/// let second = registry.register("words", &member(2)).await?;
+/// first.update(&Member { leaving: true, ..member(1) }).await?;
+/// assert!(second.look().await?.members[0].leaving);
+/// drop(first);
+/// assert_eq!(second.look().await?.members.len(), 1);
+/// # Ok::<(), Failure>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[async_trait]
 pub trait Members: Send + Sync {
     /// Registers a worker, until the registration is dropped or its session ends. Retries by itself while the service is
@@ -44,6 +123,24 @@ pub trait Members: Send + Sync {
 }
 
 /// A worker's registration, as long as it lasts; it ends when dropped. Methods may be called concurrently.
+///
+/// ```no_run
+/// use tine_core::membership::Registration;
+///
+/// /// Says who is there whenever that may have changed, until the registration is gone.
+/// async fn show(registration: &dyn Registration) {
+///     loop {
+///         match registration.look().await {
+///             Ok(sight) => println!("{} workers", sight.members.len()),
+///             Err(failure) => eprintln!("{failure}"),
+///         }
+///         tokio::select! {
+///             () = registration.changed() => {}
+///             reason = registration.lost() => return eprintln!("{reason}"),
+///         }
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Registration: Send + Sync {
     /// What stands now. `Transient` when the service cannot be asked.

@@ -16,6 +16,16 @@ pub const MEMBER_BYTES_MAX: usize = 2048;
 pub const MEMBERS_MAX: usize = 1024;
 
 /// What all workers of a topology have in common, or what they send one another would mean nothing.
+///
+/// ```
+/// use tine_core::{hash::Hash128, membership::Common};
+///
+/// let mine = Common { fingerprint: Hash128::of(b"split, count"), lineage: 42 };
+/// let theirs = Common { fingerprint: Hash128::of(b"split, sum"), ..mine };
+/// assert_eq!(mine.difference(&mine, "the workers"), None);
+/// let why = mine.difference(&theirs, "the workers").expect("another program");
+/// assert!(why.ends_with("run the same program everywhere"), "{why}");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Common {
     /// The fingerprint of the topology's shape.
@@ -25,6 +35,21 @@ pub struct Common {
 }
 
 /// A registered worker.
+///
+/// ```
+/// use tine_core::membership::{Common, Member, record::Capacity};
+/// use tine_core::{hash::Hash128, id::WorkerId, transport::{Peer, Token}};
+///
+/// let member = Member {
+///     peer: Peer { id: WorkerId(7), address: "worker-1.example:7100".to_owned(), token: Token(0x5eed) },
+///     common: Common { fingerprint: Hash128::of(b"split, count"), lineage: 42 },
+///     capacity: Capacity { readers: 1, stages: 2 },
+///     leaving: false,
+///     rival: None,
+/// };
+/// assert_eq!(Member::decode(&member.encode())?, member);
+/// # Ok::<(), tine_core::codec::CodecError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Who it is, and where its peers reach it.
@@ -40,6 +65,13 @@ pub struct Member {
 }
 
 /// How many tasks of each sort a worker takes.
+///
+/// ```
+/// use tine_core::membership::record::Capacity;
+///
+/// let workers = [Capacity { readers: 1, stages: 2 }, Capacity { readers: 3, stages: 2 }];
+/// assert_eq!(workers.iter().map(|worker| worker.readers).sum::<u16>(), 4);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
     /// Tasks that read sources.
@@ -49,6 +81,15 @@ pub struct Capacity {
 }
 
 /// A worker's part of an assignment.
+///
+/// ```
+/// use tine_core::membership::{Share, record::Capacity};
+/// use tine_core::{id::WorkerId, transport::{Peer, Token}};
+///
+/// let peer = Peer { id: WorkerId(7), address: "worker-1.example:7100".to_owned(), token: Token(0x5eed) };
+/// let share = Share { peer, capacity: Capacity { readers: 1, stages: 2 } };
+/// assert_eq!(share.peer.id, WorkerId(7));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     /// The worker.
@@ -58,6 +99,28 @@ pub struct Share {
 }
 
 /// Who runs which tasks.
+///
+/// ```
+/// use tine_core::membership::{Assignment, Common, Share, record::Capacity};
+/// use tine_core::{hash::Hash128, id::{Era, Nonce, WorkerId}, transport::{Peer, Token}};
+///
+/// let share = |id| Share {
+///     peer: Peer { id: WorkerId(id), address: format!("worker-{id}.example:7100"), token: Token(id.into()) },
+///     capacity: Capacity { readers: 1, stages: 2 },
+/// };
+/// let assignment = Assignment {
+///     era: Era(4),
+///     nonce: Nonce(0x5eed),
+///     leader: WorkerId(1),
+///     common: Common { fingerprint: Hash128::of(b"split, count"), lineage: 42 },
+///     shares: vec![share(1), share(2)],
+///     places: vec![0, 1, 1], // the first task runs on worker 1, the two others on worker 2
+/// };
+/// assert_eq!((assignment.place(WorkerId(2)), assignment.place(WorkerId(3))), (Some(1), None));
+/// assert_eq!(assignment.peers()[1].address, "worker-2.example:7100");
+/// assert_eq!(Assignment::decode(&assignment.encode())?, assignment);
+/// # Ok::<(), tine_core::codec::CodecError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
     /// Its name.

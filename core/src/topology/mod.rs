@@ -89,7 +89,7 @@ use crate::{
 /// #     }
 /// # }
 ///
-/// let (total, totals) = std::sync::mpsc::channel();
+/// let (total, totals) = std::sync::mpsc::sync_channel(100);
 /// let mut topology = Topology::new("squares");
 /// topology.configure(|settings| settings.max_pending = 100);
 /// let numbers = topology.spout("numbers", || Items(1..=10u64));
@@ -249,7 +249,7 @@ impl Topology {
     /// #     }
     /// # }
     ///
-    /// let (count, counts) = std::sync::mpsc::channel();
+    /// let (count, counts) = std::sync::mpsc::sync_channel(100);
     /// let mut seen = HashMap::<&str, u32>::new();
     /// let topology = Topology::new("counts");
     /// let words = topology.spout("words", || Items(["to", "be", "or", "not", "to", "be"].into_iter()));

@@ -21,6 +21,22 @@ pub const HEAD_BYTES: usize = 26;
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 
 /// What a frame's body is.
+///
+/// ```
+/// use tine_core::transport::{Frame, Kind};
+///
+/// /// What a worker may drop when the frame is of another era.
+/// fn is_work(frame: &Frame) -> bool {
+///     match frame.kind {
+///         Kind::Tuples | Kind::Reports => true,
+///         Kind::Control => false,
+///     }
+/// }
+///
+/// # use tine_core::id::{Era, TaskId};
+/// let ready = Frame { era: Era(4), to: TaskId(0), from: TaskId(0), kind: Kind::Control, body: Default::default() };
+/// assert!(!is_work(&ready));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A chunk of tuples for the task `to`, with their anchors.
@@ -32,6 +48,21 @@ pub enum Kind {
 }
 
 /// What one worker sends another.
+///
+/// ```
+/// use tine_core::{id::{Era, TaskId}, transport::{Frame, HEAD_BYTES, Kind}};
+///
+/// let body = bytes::Bytes::from_static(b"three tuples");
+/// let frame = Frame { era: Era(4), to: TaskId(9), from: TaskId(2), kind: Kind::Tuples, body };
+/// let bytes = frame.encode(5); // the fifth of its connection
+/// assert_eq!((bytes.len(), frame.len(), frame.is_empty()), (HEAD_BYTES + 12, HEAD_BYTES + 12, false));
+/// assert_eq!(Frame::decode(bytes), Ok((5, frame.clone())));
+///
+/// let mut several = bytes::BytesMut::new();
+/// frame.put(6, &mut several);
+/// frame.put(7, &mut several);
+/// assert_eq!(several.len(), 2 * frame.len());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Under which assignment it was sent.
@@ -47,6 +78,13 @@ pub struct Frame {
 }
 
 /// Bytes that are no frame.
+///
+/// ```
+/// use tine_core::transport::{Frame, FrameError};
+///
+/// assert_eq!(Frame::decode(b"GET / HTTP/1.1".as_slice().into()), Err(FrameError::Short(14)));
+/// assert_eq!(Frame::decode([9; 30].as_slice().to_vec().into()), Err(FrameError::Version(9)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {

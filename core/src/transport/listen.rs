@@ -13,14 +13,15 @@ use crate::failure::Failure;
 /// ```
 /// use tine_core::transport::{Listen, Tls};
 ///
-/// # fn main() -> Result<(), tine_core::failure::Failure> {
 /// let here = Listen::on("127.0.0.1:7100")?;
 /// let there = Listen::on("0.0.0.0:7100")?
 ///     .advertise("worker-1.example:7100")?
 ///     .tls(Tls { authority: "ca.pem".into(), certificate: "worker-1.pem".into(), key: "worker-1.key".into() });
-/// # let _ = (here, there);
-/// # Ok(())
-/// # }
+/// let behind_a_tunnel = Listen::on("10.0.0.1:7100")?.plaintext();
+/// assert_ne!(here, there);
+/// assert!(Listen::on("7100").is_err(), "no host");
+/// # let _ = behind_a_tunnel;
+/// # Ok::<(), tine_core::failure::Failure>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
@@ -31,6 +32,20 @@ pub struct Listen {
 }
 
 /// PEM files of a worker: both sides of a connection show a certificate of the same authority.
+///
+/// ```
+/// use tine_core::transport::{Listen, Tls};
+///
+/// /// The files of one worker, in one directory.
+/// fn tls(directory: &std::path::Path) -> Tls {
+///     let [authority, certificate, key] = ["ca.pem", "worker.pem", "worker.key"].map(|file| directory.join(file));
+///     Tls { authority, certificate, key }
+/// }
+///
+/// let listen = Listen::on("0.0.0.0:7100")?.advertise("worker-1.example:7100")?.tls(tls("/etc/tine".as_ref()));
+/// assert_eq!(listen.to_string(), "0.0.0.0:7100");
+/// # Ok::<(), tine_core::failure::Failure>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     /// The authority that signed every worker's certificate.
