@@ -20,21 +20,27 @@ use tine::{
     core::{
         cluster::Cluster,
         component::{Basic, BasicBolt, Context, Emit, Next, Spout, SpoutCollector},
-        failure::Failure,
+        failure::{Failure, FailureKind},
         topology::Topology,
         transport::Listen,
     },
 };
 use tine_tests::{
     process::{Program, Running},
+    proxy::Proxy,
     report,
-    services::shared,
+    services::{free_port, shared},
     wait_until,
 };
 
 const FOLDER: &str = "TINE_TEST_CORE_FOLDER";
 const ZOOKEEPER: &str = "TINE_TEST_CORE_ZOOKEEPER";
+const LISTEN: &str = "TINE_TEST_CORE_LISTEN";
+const ADVERTISE: &str = "TINE_TEST_CORE_ADVERTISE";
 const DEADLINE: Duration = Duration::from_secs(90);
+
+/// Written by a spout one of whose trees has timed out.
+const TIMED_OUT: &str = "timed-out";
 
 /// How many numbers there are, and how fast they come: for ten seconds.
 const NUMBERS: u64 = 100_000;
@@ -104,7 +110,11 @@ impl Spout for Numbers {
         self.keep();
     }
 
-    fn fail(&mut self, number: u64, _: Failure) {
+    /// Nothing may wait for the timeout: whatever is lost is known to be.
+    fn fail(&mut self, number: u64, failure: Failure) {
+        if failure.kind == FailureKind::TimedOut {
+            fs::write(self.folder.join(TIMED_OUT), number.to_string()).unwrap();
+        }
         self.again.push(number);
     }
 }
@@ -159,7 +169,11 @@ fn worker() {
         .fields(&passed, |number| number)
         .tasks(4);
     let zookeeper = ZooKeeper::connect(&zookeeper).unwrap().session_timeout(SESSION);
-    let cluster = Cluster::new(Arc::new(zookeeper), Listen::on("127.0.0.1:0").unwrap());
+    let mut listen = Listen::on(&std::env::var(LISTEN).unwrap_or("127.0.0.1:0".to_owned())).unwrap();
+    if let Ok(address) = std::env::var(ADVERTISE) {
+        listen = listen.advertise(&address).unwrap();
+    }
+    let cluster = Cluster::new(Arc::new(zookeeper), listen);
     let running = topology.join(cluster).unwrap();
     running.drain_on_signals().unwrap();
     let mut before = Vec::new();
@@ -186,13 +200,33 @@ impl Scene {
         Some(Scene { folder, zookeeper: shared::zookeeper()? })
     }
 
-    fn start(&self) -> Running {
+    fn program(&self) -> Program {
         Program::at(std::env::current_exe().unwrap())
             .args(["--exact", "worker", "--nocapture"])
             .env(FOLDER, self.folder.path())
             .env(ZOOKEEPER, &self.zookeeper)
-            .start()
-            .unwrap()
+    }
+
+    fn start(&self) -> Running {
+        self.program().start().unwrap()
+    }
+
+    /// A worker whom its peers reach through a proxy alone.
+    fn start_behind(&self, proxy: &Proxy) -> Running {
+        let listen = format!("127.0.0.1:{}", free_port().unwrap());
+        proxy.forward_to(&listen);
+        self.program().env(LISTEN, &listen).env(ADVERTISE, proxy.address()).start().unwrap()
+    }
+
+    /// Workers that came one after the other and share the work.
+    fn workers<const N: usize>(&self, start: [&dyn Fn(&Scene) -> Running; N]) -> [Running; N] {
+        let mut count = 0;
+        start.map(|start| {
+            let worker = start(self);
+            count += 1;
+            share(&worker, count);
+            worker
+        })
     }
 
     fn position(&self) -> u64 {
@@ -226,6 +260,7 @@ impl Scene {
         let missing: Vec<_> = (0..NUMBERS).filter(|number| !seen.contains(number)).take(10).collect();
         assert!(missing.is_empty(), "missing: {missing:?} …");
         assert_eq!(seen.len() as u64, NUMBERS);
+        assert!(!self.folder.path().join(TIMED_OUT).exists(), "a tree has waited for its timeout");
         came - NUMBERS
     }
 }
@@ -248,12 +283,7 @@ fn share(worker: &Running, count: usize) {
 #[test]
 fn nothing_is_missing_when_workers_are_killed_and_added() {
     let Some(scene) = Scene::new() else { return };
-    let mut first = scene.start();
-    share(&first, 1);
-    let mut second = scene.start();
-    share(&second, 2);
-    let third = scene.start();
-    share(&third, 3);
+    let [mut first, mut second, third] = scene.workers([&Scene::start; 3]);
     scene.goes_on(&[&first, &second, &third]);
     // The oldest one: it leads, and has the spout.
     let killed = Instant::now();
@@ -275,10 +305,7 @@ fn nothing_is_missing_when_workers_are_killed_and_added() {
 #[test]
 fn nothing_is_missing_when_a_worker_sleeps_longer_than_its_session_and_another_leaves() {
     let Some(scene) = Scene::new() else { return };
-    let mut first = scene.start();
-    share(&first, 1);
-    let mut second = scene.start();
-    share(&first, 2);
+    let [mut first, mut second] = scene.workers([&Scene::start; 2]);
     scene.goes_on(&[&first, &second]);
     first.pause().unwrap();
     share(&second, 1);
@@ -292,4 +319,31 @@ fn nothing_is_missing_when_a_worker_sleeps_longer_than_its_session_and_another_l
     share(&third, 2);
     let twice = scene.finish(vec![first, third]);
     report(format_args!("  a sleeper and one that left, {NUMBERS} numbers, 0 missing, {twice} twice"));
+}
+
+#[test]
+fn nothing_is_missing_and_nothing_waits_for_its_timeout_when_links_are_cut_under_load() {
+    let Some(scene) = Scene::new() else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let [before_first, before_second] = [(); 2].map(|()| runtime.block_on(Proxy::start("127.0.0.1:1")).unwrap());
+    let [first, second] = scene.workers([&|scene: &Scene| scene.start_behind(&before_first), &|scene: &Scene| {
+        scene.start_behind(&before_second)
+    }]);
+    let mut cuts = 0;
+    while cuts < 20 && scene.position() < NUMBERS {
+        // One direction, or the other; and some of the time none for a while.
+        let proxy = if cuts % 2 == 0 { &before_first } else { &before_second };
+        proxy.cut();
+        if cuts % 5 == 4 {
+            proxy.refuse();
+            std::thread::sleep(Duration::from_millis(500));
+            proxy.pass();
+        }
+        cuts += 1;
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let accepted = before_first.accepted() + before_second.accepted();
+    assert!(accepted >= cuts, "{accepted} connections through the proxies");
+    let twice = scene.finish(vec![first, second]);
+    report(format_args!("  {cuts} cuts, {accepted} connections, {NUMBERS} numbers, 0 missing, {twice} twice"));
 }
