@@ -10,7 +10,7 @@ use scene::*;
 use tine_core::{
     hash::Hash128,
     id::{Era, Nonce, WorkerId},
-    membership::{Assignment, Common, Member, Members, Registration, Share, record::Capacity},
+    membership::{Assignment, Common, Intent, Member, Members, Registration, Share, record::Capacity},
     transport::{Peer, Token},
 };
 use tine_zookeeper::ZooKeeper;
@@ -18,7 +18,7 @@ use tine_zookeeper::ZooKeeper;
 fn member(id: u64) -> Member {
     let peer = Peer { id: WorkerId(id), address: format!("h:{id}"), token: Token(77) };
     let common = Common { fingerprint: Hash128(7), lineage: 70 };
-    Member { peer, common, capacity: Capacity { readers: 1, stages: 1 }, leaving: false, rival: None }
+    Member { peer, common, capacity: Capacity { readers: 1, stages: 1 }, intent: Intent::Stay, rival: None }
 }
 
 fn assignment(nonce: u64, era: u64) -> Assignment {
@@ -42,9 +42,9 @@ async fn workers_see_one_another_in_the_order_in_which_they_came() {
     let second = register(&scene.zookeeper(), 3).await;
     assert_eq!(ids(&*first).await, [9, 3]);
     let hint = first.changed();
-    second.update(&Member { leaving: true, ..member(3) }).await.unwrap();
+    second.update(&Member { intent: Intent::Leave, ..member(3) }).await.unwrap();
     let sight = second.look().await.unwrap();
-    assert_eq!(sight.members.iter().map(|member| member.leaving).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(sight.members.iter().map(|member| member.intent == Intent::Leave).collect::<Vec<_>>(), [false, true]);
     drop(second);
     soon("the hint", hint).await;
     until("the end of the second", || async { ids(&*first).await == [9] }).await;

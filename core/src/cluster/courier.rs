@@ -11,7 +11,11 @@ use super::{
     house::House,
 };
 use crate::{
-    engine::{acks::Word, credit::Room, inbox::Inbox},
+    engine::{
+        acks::Word,
+        credit::{Door, Room},
+        inbox::Inbox,
+    },
     failure::Failure,
     id::{TaskId, WorkerId},
     topology::build::Seat,
@@ -68,8 +72,10 @@ impl Courier {
         for task in &load.tasks {
             let house = Arc::clone(&self.house);
             let Some(seat) = house.seat(*task) else { continue };
-            for inbox in seat.feedback.iter().chain(&seat.inbox) {
-                worked |= self.tuples(*task, seat, inbox, link).await;
+            for (inbox, feedback) in [(&seat.feedback, true), (&seat.inbox, false)] {
+                if let Some(inbox) = inbox {
+                    worked |= self.tuples(Door { task: *task, feedback }, seat, inbox, link).await;
+                }
             }
         }
         worked
@@ -98,20 +104,20 @@ impl Courier {
         let worked = !self.acks.is_empty() || !self.words.is_empty();
         let acks = std::mem::take(&mut self.acks);
         for some in acks.chunks(ACKS_MAX) {
-            let roots: Roots = some.iter().map(|(root, _)| *root).collect();
-            let sent = self.send(link, Default::default(), Kind::Reports, body::acks(some), roots.clone()).await;
-            self.lost(sent, &roots);
+            let roots = || some.iter().map(|(root, _)| *root);
+            let sent = self.send(link, Default::default(), Kind::Reports, body::acks(some), roots().collect()).await;
+            self.lost(sent, roots());
         }
         let mut words = std::mem::take(&mut self.words);
         for word in words.drain(..) {
-            let roots: Roots = match &word {
-                Word::Failed(root, _) => std::iter::once(*root).collect(),
+            let root = match &word {
+                Word::Failed(root, _) => Some(*root),
                 // Without a sign of life a tree fails by itself, later.
-                Word::Alive(_) | Word::AllFailed(_) => Roots::new(),
+                Word::Alive(_) | Word::AllFailed(_) => None,
             };
             let Some(body) = body::word(word) else { continue };
-            let sent = self.send(link, Default::default(), Kind::Reports, body, roots.clone()).await;
-            self.lost(sent, &roots);
+            let sent = self.send(link, Default::default(), Kind::Reports, body, root.into_iter().collect()).await;
+            self.lost(sent, root);
         }
         (self.acks, self.words) = (acks, words);
         self.acks.clear();
@@ -125,16 +131,16 @@ impl Courier {
         }
         self.told = Instant::now();
         let credit =
-            |((session, task), room): ((u64, TaskId), Room)| (session, task, room.tuples as u64, room.bytes as u64);
+            |((session, door), room): ((u64, Door), Room)| (session, door, room.tuples as u64, room.bytes as u64);
         let body = body::control(&Control::Credit(owed.into_iter().map(credit).collect()));
         // When it does not get there the link has broken, and the peer counts anew.
         let _ = self.send(link, Default::default(), Kind::Control, body, Roots::new()).await;
     }
 
     /// At most one chunk of one inbox, so that tasks take turns.
-    async fn tuples(&mut self, task: TaskId, seat: &Seat, inbox: &Inbox, link: &dyn Link) -> bool {
+    async fn tuples(&mut self, door: Door, seat: &Seat, inbox: &Inbox, link: &dyn Link) -> bool {
         let window = Room { tuples: inbox.bounds().tuples, bytes: inbox.bounds().bytes };
-        if inbox.depth() == 0 || !self.desk.has_credit(task, window) {
+        if inbox.depth() == 0 || !self.desk.has_credit(door, window) {
             return false;
         }
         let Some(chunk) = inbox.pop() else { return false };
@@ -145,17 +151,23 @@ impl Courier {
         let mut at = 0;
         while at < chunk.tuples {
             let from = at;
-            match body::tuples(encoding, chunk.input, &*chunk.values, &chunk.lineages, from) {
+            match body::tuples(encoding, chunk.input, &*chunk.values, &chunk.lineages, from..chunk.tuples) {
                 Piece::Body(mut body, roots, until) => {
                     at = until;
                     let room = Room { tuples: until - from, bytes: body.len() };
-                    let session = self.desk.charge(task, room);
+                    let lineages = chunk.lineages.get(from..until).unwrap_or_default();
+                    let roots_of = || lineages.iter().flat_map(|lineage| lineage.roots());
+                    let Some(session) = self.desk.charge(door, room) else {
+                        self.house.layout.shared.done(room.tuples);
+                        self.lost(Err(Failure::transient("it is no worker any more")), roots_of());
+                        continue;
+                    };
                     body::stamp(&mut body, session);
-                    let sent = self.send(link, (task, chunk.from), Kind::Tuples, body, roots.clone()).await;
+                    let sent = self.send(link, (door.task, chunk.from), Kind::Tuples, body, roots).await;
                     if sent.is_err() {
-                        self.house.layout.shared.done(self.desk.refund(session, task, room));
+                        self.house.layout.shared.done(self.desk.refund(session, door, room));
                     }
-                    self.lost(sent, &roots);
+                    self.lost(sent, roots_of());
                 }
                 Piece::Stuck(tuple, why) => {
                     at = tuple + 1;
@@ -175,10 +187,10 @@ impl Courier {
         true
     }
 
-    fn lost(&self, sent: Result<(), Failure>, roots: &Roots) {
+    fn lost(&self, sent: Result<(), Failure>, roots: impl IntoIterator<Item = Root>) {
         if let Err(failure) = sent {
             let failure = Failure::transient(format!("to {}: {failure}", self.peer));
-            roots.iter().for_each(|root| self.house.fail(*root, &failure));
+            roots.into_iter().for_each(|root| self.house.fail(root, &failure));
         }
     }
 }

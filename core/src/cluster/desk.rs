@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    engine::credit::{Arrears, Credit, Room},
+    engine::credit::{Arrears, Credit, Door, Room},
     id::TaskId,
 };
 
@@ -30,8 +30,8 @@ pub(super) struct Desk {
 #[derive(Debug, Default)]
 struct Account {
     session: u64,
-    /// Sent in this session and not worked off, by the task that it is for.
-    out: BTreeMap<TaskId, Room>,
+    /// Sent in this session and not worked off, by the queue that it is for.
+    out: BTreeMap<Door, Room>,
     /// What this worker's courier carries.
     load: Arc<Load>,
 }
@@ -57,45 +57,55 @@ impl Desk {
         self.new.swap(false, Ordering::AcqRel)
     }
 
-    /// The peer is one no longer: its courier puts down what it has in its hands, and ends.
-    pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+    /// The peer is one no longer: its courier puts down what it has in its hands, and ends. Answers how many tuples were sent and
+    /// not worked off.
+    pub(super) fn close(&self) -> usize {
+        let tuples = {
+            // Under the lock, so that nothing is charged afterwards.
+            let mut account = self.lock();
+            self.closed.store(true, Ordering::Release);
+            account.reset()
+        };
         self.bell.notify_one();
+        tuples
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Whether more may be sent to a task. As with any inbox, the bounds are exceeded by one chunk at most.
-    pub(super) fn has_credit(&self, task: TaskId, window: Room) -> bool {
+    /// Whether more may be sent to a queue. As with any inbox, the bounds are exceeded by one chunk at most.
+    pub(super) fn has_credit(&self, door: Door, window: Room) -> bool {
         let account = self.lock();
-        let out = account.out.get(&task).copied().unwrap_or_default();
+        let out = account.out.get(&door).copied().unwrap_or_default();
         out.tuples < window.tuples && out.bytes < window.bytes
     }
 
-    /// Something is sent; answers with the session that counts it.
-    pub(super) fn charge(&self, task: TaskId, room: Room) -> u64 {
+    /// Something is sent; answers with the session that counts it. `None` when the peer is one no longer.
+    pub(super) fn charge(&self, door: Door, room: Room) -> Option<u64> {
         let mut account = self.lock();
-        let out = account.out.entry(task).or_default();
+        if self.is_closed() {
+            return None;
+        }
+        let out = account.out.entry(door).or_default();
         out.tuples += room.tuples;
         out.bytes += room.bytes;
-        account.session
+        Some(account.session)
     }
 
     /// Something was worked off, or not sent after all; answers how many tuples of this session that makes.
-    pub(super) fn refund(&self, session: u64, task: TaskId, room: Room) -> usize {
+    pub(super) fn refund(&self, session: u64, door: Door, room: Room) -> usize {
         let mut account = self.lock();
         if account.session != session {
             return 0;
         }
-        let Some(out) = account.out.get_mut(&task) else { return 0 };
+        let Some(out) = account.out.get_mut(&door) else { return 0 };
         // A peer that gives back more than it got gives back what it got.
         let tuples = room.tuples.min(out.tuples);
         out.tuples -= tuples;
         out.bytes = out.bytes.saturating_sub(room.bytes);
         if *out == Room::default() || out.tuples == 0 {
-            account.out.remove(&task);
+            account.out.remove(&door);
         }
         tuples
     }
@@ -103,18 +113,16 @@ impl Desk {
     /// The connection broke, in whichever direction: what was sent is nobody's, or the peer's own business. Answers how many
     /// tuples that were.
     pub(super) fn reset(&self) -> usize {
-        let mut account = self.lock();
-        account.session = account.session.wrapping_add(1);
-        std::mem::take(&mut account.out).into_values().map(|room| room.tuples).sum()
+        self.lock().reset()
     }
 
     /// What the peer gets back for what it sent.
-    pub(super) fn credit(&self, session: u64, task: TaskId, room: Room) -> Credit {
-        self.arrears.credit(session, task, room)
+    pub(super) fn credit(&self, session: u64, door: Door, room: Room) -> Credit {
+        self.arrears.credit(session, door, room)
     }
 
     /// Everything that is owed to the peer.
-    pub(super) fn owed(&self) -> BTreeMap<(u64, TaskId), Room> {
+    pub(super) fn owed(&self) -> BTreeMap<(u64, Door), Room> {
         self.arrears.take()
     }
 
@@ -137,11 +145,20 @@ impl Desk {
     }
 }
 
+impl Account {
+    /// Another session, in which nothing was sent yet; answers how many tuples of the last one are out.
+    fn reset(&mut self) -> usize {
+        self.session = self.session.wrapping_add(1);
+        std::mem::take(&mut self.out).into_values().map(|room| room.tuples).sum()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TASK: TaskId = TaskId(3);
+    const DOOR: Door = Door { task: TaskId(3), feedback: false };
+    const BACK: Door = Door { feedback: true, ..DOOR };
 
     fn room(tuples: usize) -> Room {
         Room { tuples, bytes: tuples * 10 }
@@ -150,33 +167,36 @@ mod tests {
     #[test]
     fn what_was_sent_counts_until_it_is_worked_off() {
         let desk = Desk::new(7);
-        let session = desk.charge(TASK, room(60));
-        assert!(desk.has_credit(TASK, room(100)) && !desk.has_credit(TASK, room(60)));
-        desk.charge(TASK, room(60));
-        assert!(!desk.has_credit(TASK, room(100)) && desk.has_credit(TaskId(4), room(100)));
-        assert_eq!(desk.refund(session, TASK, room(60)), 60);
-        assert!(desk.has_credit(TASK, room(100)));
-        assert_eq!(desk.refund(session, TASK, room(1000)), 60, "not more than was sent");
+        let session = desk.charge(DOOR, room(60)).unwrap();
+        assert!(desk.has_credit(DOOR, room(100)) && !desk.has_credit(DOOR, room(60)));
+        desk.charge(DOOR, room(60));
+        assert!(!desk.has_credit(DOOR, room(100)) && desk.has_credit(BACK, room(100)));
+        assert_eq!(desk.refund(session, DOOR, room(60)), 60);
+        assert!(desk.has_credit(DOOR, room(100)));
+        assert_eq!(desk.refund(session, DOOR, room(1000)), 60, "not more than was sent");
     }
 
     #[test]
     fn after_a_break_credit_of_the_session_before_counts_for_nothing() {
         let desk = Desk::new(u64::MAX);
-        let before = desk.charge(TASK, room(60));
+        let before = desk.charge(DOOR, room(60)).unwrap();
         assert_eq!(desk.reset(), 60);
-        let after = desk.charge(TASK, room(5));
+        let after = desk.charge(DOOR, room(5)).unwrap();
         assert_ne!(before, after);
-        assert_eq!(desk.refund(before, TASK, room(60)), 0);
-        assert_eq!(desk.refund(after, TASK, room(5)), 5);
+        assert_eq!(desk.refund(before, DOOR, room(60)), 0);
+        assert_eq!(desk.refund(after, DOOR, room(5)), 5);
+        desk.charge(DOOR, room(7));
+        assert_eq!(desk.close(), 7);
+        assert_eq!(desk.charge(DOOR, room(5)), None);
     }
 
     #[test]
     fn what_a_peer_sent_is_owed_when_it_is_dropped() {
         let desk = Desk::new(0);
-        let credits = [desk.credit(9, TASK, room(2)), desk.credit(9, TASK, room(3)), desk.credit(8, TASK, room(4))];
+        let credits = [desk.credit(9, DOOR, room(2)), desk.credit(9, DOOR, room(3)), desk.credit(8, DOOR, room(4))];
         assert!(desk.owed().is_empty());
         drop(credits);
-        assert_eq!(desk.owed(), BTreeMap::from([((9, TASK), room(5)), ((8, TASK), room(4))]));
+        assert_eq!(desk.owed(), BTreeMap::from([((9, DOOR), room(5)), ((8, DOOR), room(4))]));
         assert!(desk.owed().is_empty());
     }
 }

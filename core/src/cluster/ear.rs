@@ -11,10 +11,15 @@ use super::{
 };
 use crate::{
     codec::CodecError,
-    engine::{credit::Room, inbox::Chunk},
+    engine::{
+        credit::{Door, Room},
+        inbox::Chunk,
+        lineage::Lineage,
+    },
     failure::Failure,
     id::{Era, WorkerId},
-    membership::Event,
+    membership::{Event, Sight},
+    topology::build::Seat,
     transport::{Frame, Kind, Receive},
     tuple::Root,
 };
@@ -31,6 +36,12 @@ pub(super) enum Told {
     Kill,
     /// This process wants to end, and the others are to go on.
     Leave,
+}
+
+impl From<Sight> for Told {
+    fn from(sight: Sight) -> Told {
+        Told::Event(Event::Seen(sight))
+    }
 }
 
 pub(super) struct Ear {
@@ -71,18 +82,29 @@ impl Ear {
         let inbox = if feedback { &seat.feedback } else { &seat.inbox };
         let inbox = inbox.as_ref().ok_or_else(|| corrupt("which takes none"))?;
         let room = Room { tuples: came.tuples, bytes: frame.body.len() };
-        let credit = Some(self.house.desk(peer).credit(came.session, frame.to, room));
-        self.house.layout.shared.sent(came.tuples);
-        inbox.put(Chunk {
-            input: came.input,
-            from: frame.from,
-            values: came.values,
-            lineages: came.lineages,
-            tuples: came.tuples,
-            bytes: room.bytes,
-            credit,
-        });
+        let credit = self.house.desk(peer).credit(came.session, Door { task: frame.to, feedback }, room);
+        let tuples = came.tuples - came.bad.len();
+        came.bad.iter().for_each(|(why, lineage)| self.bad(seat, why, lineage));
+        if tuples > 0 {
+            self.house.layout.shared.sent(tuples);
+            inbox.put(Chunk {
+                input: came.input,
+                from: frame.from,
+                values: came.values,
+                lineages: came.lineages,
+                tuples,
+                bytes: room.bytes,
+                credit: Some(credit),
+            });
+        }
         Ok(())
+    }
+
+    /// A tuple that cannot be read: its trees have failed.
+    fn bad(&self, seat: &Seat, why: &str, lineage: &Lineage) {
+        let failure = Failure::poison(format!("a tuple from another worker cannot be read: {why}"));
+        self.house.layout.shared.report(&seat.meter, &failure);
+        lineage.roots().for_each(|root| self.house.fail(root, &failure));
     }
 
     /// A root that no spout of the topology owns is nobody's business.
@@ -104,12 +126,12 @@ impl Ear {
         }
     }
 
-    fn credit(&self, peer: WorkerId, credit: Vec<(u64, crate::id::TaskId, u64, u64)>) {
+    fn credit(&self, peer: WorkerId, credit: Vec<(u64, Door, u64, u64)>) {
         let desk = self.house.desk(peer);
-        for (session, task, tuples, bytes) in credit {
+        for (session, door, tuples, bytes) in credit {
             let size = |number| usize::try_from(number).unwrap_or(usize::MAX);
             let room = Room { tuples: size(tuples), bytes: size(bytes) };
-            self.house.layout.shared.done(desk.refund(session, task, room));
+            self.house.layout.shared.done(desk.refund(session, door, room));
         }
         desk.bell.notify_one();
     }

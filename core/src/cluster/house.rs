@@ -57,6 +57,13 @@ impl House {
         Arc::clone(self.lock().desks.entry(peer).or_insert_with(|| Arc::new(Desk::new(rand::random()))))
     }
 
+    /// The seats that are taken here.
+    pub(super) fn seats_of(&self, me: WorkerId) -> impl Iterator<Item = &Seat> {
+        let homes = self.homes();
+        let is_here = move |task: usize| homes.as_ref().is_some_and(|homes| homes[task] == me);
+        self.layout.seats.iter().enumerate().filter(move |(task, _)| is_here(*task)).map(|(_, seat)| seat)
+    }
+
     /// From now on tasks are where an assignment says, and what is for those that are not `me` is carried to them. Answers
     /// with the workers that are peers no longer.
     pub(super) fn furnish(&self, me: WorkerId, assignment: &Assignment, homes: &Arc<[WorkerId]>) -> Vec<WorkerId> {
@@ -76,14 +83,10 @@ impl House {
             rooms.desks.keys().copied().filter(|peer| !peers.contains(peer)).collect()
         };
         for (peer, load) in loads {
-            let desk = self.desk(peer);
-            let seats = load.tasks.iter().filter_map(|task| self.seat(*task));
-            seats.for_each(|seat| seat.bell.attach_courier(&desk.bell));
-            let spouts = self.layout.seats.iter().filter(|seat| {
-                seat.reports.as_ref().is_some_and(|(_, owner)| load.owners.contains(&usize::from(*owner)))
-            });
-            spouts.for_each(|seat| seat.bell.attach_courier(&desk.bell));
-            desk.carry(load);
+            self.desk(peer).carry(load);
+        }
+        for (seat, home) in self.layout.seats.iter().zip(&homes[..]).filter(|(_, home)| **home != me) {
+            seat.bell.attach_courier(&self.desk(*home).bell);
         }
         gone
     }
@@ -99,8 +102,7 @@ impl House {
     pub(super) fn close_desk(&self, peer: WorkerId) {
         let desk = self.lock().desks.remove(&peer);
         if let Some(desk) = desk {
-            desk.close();
-            self.layout.shared.done(desk.reset());
+            self.layout.shared.done(desk.close());
         }
     }
 
@@ -122,11 +124,8 @@ impl House {
 
     /// Every tree of every spout that runs here has failed.
     pub(super) fn fail_all(&self, me: WorkerId, failure: &Failure) {
-        let Some(homes) = self.homes() else { return };
-        for (seat, home) in self.layout.seats.iter().zip(&homes[..]) {
-            if let (Some((reports, _)), true) = (&seat.reports, *home == me) {
-                reports.word(Word::AllFailed(failure.clone()));
-            }
+        for (reports, _) in self.seats_of(me).filter_map(|seat| seat.reports.as_ref()) {
+            reports.word(Word::AllFailed(failure.clone()));
         }
     }
 

@@ -38,16 +38,15 @@ mod ear;
 mod ending;
 mod house;
 mod leadership;
-mod member;
+mod part;
 mod shape;
 
 use std::sync::Arc;
 
-pub(crate) use self::{body::Order, member::Member};
+pub(crate) use self::{body::Order, part::Part};
 use crate::{
     coordination::Coordination,
     engine::{RunError, Running, shared::Worker},
-    failure::Failure,
     topology::{BuildError, build::Layout, node::Arena, settings::Settings},
     transport::Listen,
 };
@@ -125,9 +124,4 @@ fn encoded(arena: &Arena) -> Result<(), BuildError> {
         }
     }
     Ok(())
-}
-
-/// An error of the world around a worker.
-fn refused(failure: Failure) -> RunError {
-    RunError::Worker(failure)
 }

@@ -110,6 +110,13 @@ impl AckBox {
         self.waiting.store(0, Ordering::Release);
     }
 
+    /// Takes back what was not for whoever took it.
+    pub(crate) fn put_back(&self, acks: &mut Vec<(Root, u64)>, words: &mut Vec<Word>) {
+        self.acks(acks);
+        acks.clear();
+        words.drain(..).for_each(|word| self.word(word));
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         let state = self.lock();

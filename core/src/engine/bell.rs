@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::Thread,
 };
@@ -12,10 +12,14 @@ use tokio::sync::Notify;
 
 /// One task's bell. The thread that runs the task looks for work before it sleeps, and a ring that comes in between is
 /// not lost: it makes the next `park` return at once.
+///
+/// A task may move to another worker while user code has it in its hands, and may even be back before that returns. So
+/// the bell counts the moves away, and an instance that was made before the last of them has [moved](Bell::moves).
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
     hearer: Mutex<Hearer>,
     called: AtomicBool,
+    moves: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -27,9 +31,27 @@ enum Hearer {
 }
 
 impl Bell {
-    /// The calling thread runs the task from now on.
-    pub(crate) fn attach(&self) {
-        *self.lock() = Hearer::Thread(std::thread::current());
+    /// The calling thread runs the task from now on; unless it runs an instance that has moved meanwhile.
+    pub(crate) fn attach(&self, moves: u64) {
+        let mut hearer = self.lock();
+        if self.moves() == moves {
+            *hearer = Hearer::Thread(std::thread::current());
+        }
+    }
+
+    /// How often the task has moved away from this worker.
+    #[inline]
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
+    }
+
+    /// The task moves to another worker: the instance that runs here hears it, and ends when its turn does.
+    pub(crate) fn move_away(&self) {
+        let mut hearer = self.lock();
+        self.moves.fetch_add(1, Ordering::AcqRel);
+        if let Hearer::Thread(thread) = std::mem::take(&mut *hearer) {
+            thread.unpark();
+        }
     }
 
     /// The task runs on another worker: a courier takes what comes for it from now on, and whatever waits already.

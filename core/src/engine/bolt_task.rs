@@ -17,7 +17,6 @@ use super::{
 use crate::{
     component::{Bolt, Collector, Context, Input, Receipt},
     failure::{Failure, FailureKind},
-    id::TaskId,
 };
 
 /// Chunks in one turn, so that the other tasks of an executor get theirs.
@@ -53,12 +52,12 @@ pub(crate) struct Progress {
 }
 
 impl<B: Bolt> Task for BoltTask<B> {
-    fn id(&self) -> TaskId {
-        self.context.task()
+    fn has_moved(&self) -> bool {
+        self.out.links.has_moved()
     }
 
     fn attach(&self) {
-        self.out.links.bell.attach();
+        self.out.links.attach();
     }
 
     fn step(&mut self) -> Step {
@@ -154,10 +153,25 @@ impl<B: Bolt> BoltTask<B> {
         out.links.acks.flush();
     }
 
-    /// While a loop is half full nothing new gets into it.
+    /// What an instance that has moved takes is another's.
     fn next_chunk(&self) -> Option<Chunk> {
-        let Some(feedback) = &self.feedback else { return self.inbox.pop() };
-        feedback.pop().or_else(|| if feedback.is_half_full() { None } else { self.inbox.pop() })
+        let (inbox, chunk) = self.take_chunk()?;
+        if self.out.links.has_moved() {
+            inbox.put_back(chunk);
+            return None;
+        }
+        Some(chunk)
+    }
+
+    /// While a loop is half full nothing new gets into it.
+    fn take_chunk(&self) -> Option<(&Inbox, Chunk)> {
+        let new = || Some((&*self.inbox, self.inbox.pop()?));
+        let Some(feedback) = &self.feedback else { return new() };
+        match feedback.pop() {
+            Some(chunk) => Some((feedback, chunk)),
+            None if feedback.is_half_full() => None,
+            None => new(),
+        }
     }
 
     fn execute(&mut self, chunk: Chunk) {

@@ -64,6 +64,20 @@ impl Crews {
         if stuck { Err(RunError::Stuck(component.to_owned())) } else { Ok(()) }
     }
 
+    /// Gives a component tasks that have come to this worker, and as many executors as `executors` says that all its tasks
+    /// here are to share. Waits for nobody: these have executors of their own, and one whose tasks have all moved away ends.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub(crate) fn add(&self, component: &str, Crew { tasks, executors }: Crew) -> Result<(), RunError> {
+        let mut crews = self.lock();
+        let crew = crews.entry(component.to_owned()).or_default();
+        crew.retain(|executor| !executor.has_ended());
+        let executors = executors.saturating_sub(crew.len());
+        crew.extend(self.start(component, Crew { tasks, executors })?);
+        Ok(())
+    }
+
     /// Spreads tasks over executors, evenly.
     fn start(&self, component: &str, Crew { tasks, executors }: Crew) -> Result<Vec<Executor>, RunError> {
         let executors = executors.clamp(1, tasks.len().max(1));

@@ -26,7 +26,7 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// Starts a thread for these tasks.
+    /// Starts a thread for these tasks. It ends when all of them have moved to other workers.
     pub(crate) fn start(name: String, tasks: Vec<Box<dyn Task>>, shared: Arc<Shared>) -> std::io::Result<Executor> {
         let retire = Arc::new(AtomicBool::new(false));
         let retired = Arc::clone(&retire);
@@ -64,6 +64,12 @@ fn run(mut tasks: Vec<Box<dyn Task>>, shared: &Shared, retire: &AtomicBool) -> V
         if retire.load(Ordering::Acquire) {
             return tasks;
         }
+        if tasks.iter().any(|task| task.has_moved()) {
+            tasks.retain_mut(|task| !task.has_moved() || leave(&mut **task));
+        }
+        if tasks.is_empty() {
+            return tasks;
+        }
         let mut worked = false;
         let mut wait: Option<Duration> = None;
         for task in &mut tasks {
@@ -83,4 +89,16 @@ fn run(mut tasks: Vec<Box<dyn Task>>, shared: &Shared, retire: &AtomicBool) -> V
     }
     tasks.iter_mut().for_each(|task| task.close());
     Vec::new()
+}
+
+/// Ends an instance that has moved; it does not stay.
+fn leave(task: &mut dyn Task) -> bool {
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        task.close();
+        task.leave();
+    }));
+    if let Err(panic) = ended {
+        task.broke(panic);
+    }
+    false
 }

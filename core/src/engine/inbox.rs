@@ -83,6 +83,17 @@ impl Inbox {
         self.add(self.lock(), chunk);
     }
 
+    /// Takes back what was not for whoever took it: it is the next one again.
+    pub(crate) fn put_back(&self, chunk: Chunk) {
+        let mut state = self.lock();
+        state.tuples += chunk.tuples;
+        state.bytes += chunk.bytes;
+        state.chunks.push_front(chunk);
+        self.depth.store(state.tuples, Ordering::Release);
+        drop(state);
+        self.bell.ring();
+    }
+
     fn add(&self, mut state: MutexGuard<'_, State>, chunk: Chunk) {
         let was_empty = state.chunks.is_empty();
         state.tuples += chunk.tuples;

@@ -18,6 +18,8 @@ pub(crate) struct Links {
     pub(crate) random: SmallRng,
     pub(crate) shared: Arc<Shared>,
     pub(crate) meter: Arc<TaskMeter>,
+    /// How often the task had moved away when this instance of it was made.
+    moves: u64,
     /// Figures of this task since it began; published by [`publish`](Links::publish).
     pub(crate) count: Count,
 }
@@ -32,7 +34,19 @@ pub(crate) struct Count {
 
 impl Links {
     pub(crate) fn new(acks: AckLines, bell: Arc<Bell>, shared: Arc<Shared>, meter: Arc<TaskMeter>) -> Links {
-        Links { bell, acks, random: SmallRng::from_os_rng(), shared, meter, count: Count::default() }
+        let (random, moves) = (SmallRng::from_os_rng(), bell.moves());
+        Links { bell, acks, random, shared, meter, moves, count: Count::default() }
+    }
+
+    /// The calling thread runs the task from now on.
+    pub(crate) fn attach(&self) {
+        self.bell.attach(self.moves);
+    }
+
+    /// Whether the task runs on another worker now, or here again as another instance: this one takes nothing any more.
+    #[inline]
+    pub(crate) fn has_moved(&self) -> bool {
+        self.bell.moves() != self.moves
     }
 
     /// A held tuple is done.

@@ -13,7 +13,7 @@ use super::{
     shared::{ComponentError, Halted, Phase, Shared, Worker},
 };
 use crate::{
-    cluster::{Member, Order, WorkerFigures},
+    cluster::{Order, Part, WorkerFigures},
     failure::Failure,
     metrics::{TaskFigures, TaskMeter},
 };
@@ -59,7 +59,7 @@ pub struct Running {
     crews: Arc<Crews>,
     supervisor: Option<JoinHandle<()>>,
     /// With other workers: this process's part, and the thread that plays it.
-    member: Option<(Arc<Member>, Option<JoinHandle<()>>)>,
+    part: Option<(Arc<Part>, Option<JoinHandle<()>>)>,
 }
 
 /// How a topology ended.
@@ -193,7 +193,7 @@ impl Running {
             .name("tine-supervisor".into())
             .spawn(move || supervise(&supervised.0, &supervised.1));
         let thread = |source| RunError::Thread { component: "the supervisor".into(), source };
-        let running = Running { shared, meters, crews, supervisor: Some(supervisor.map_err(thread)?), member: None };
+        let running = Running { shared, meters, crews, supervisor: Some(supervisor.map_err(thread)?), part: None };
         running.shared.begin();
         while running.shared.phase() == Phase::Preparing {
             running.shared.wait((Phase::Preparing, running.shared.live_spouts()), LOOK_EVERY);
@@ -202,13 +202,13 @@ impl Running {
     }
 
     /// The same, as one of several workers.
-    pub(crate) fn joined(mut self, member: Arc<Member>, thread: JoinHandle<()>) -> Running {
-        self.member = Some((member, Some(thread)));
+    pub(crate) fn joined(mut self, part: Arc<Part>, thread: JoinHandle<()>) -> Running {
+        self.part = Some((part, Some(thread)));
         self
     }
 
-    fn member(&self) -> Option<&Member> {
-        self.member.as_ref().map(|(member, _)| &**member)
+    fn part(&self) -> Option<&Part> {
+        self.part.as_ref().map(|(part, _)| &**part)
     }
 
     /// Spouts emit no more until [`activate`](Running::activate), on no worker; what is under way goes on.
@@ -245,7 +245,7 @@ impl Running {
 
     fn enter(&self, phase: Phase, order: Order) {
         self.shared.enter(phase);
-        self.member().inspect(|member| member.order(order));
+        self.part().inspect(|part| part.order(order));
     }
 
     /// Who runs what: all workers of the topology in the order in which they came, as they were when all of them were ready last. Empty
@@ -260,7 +260,7 @@ impl Running {
     /// # }
     /// ```
     pub fn workers(&self) -> Vec<WorkerFigures> {
-        self.member().map(Member::workers).unwrap_or_default()
+        self.part().map(Part::workers).unwrap_or_default()
     }
 
     /// Gives this worker's tasks to the others and ends it, while the topology goes on; the last worker
@@ -274,8 +274,8 @@ impl Running {
     /// # }
     /// ```
     pub fn leave(&self) {
-        match self.member() {
-            Some(member) => member.leave(),
+        match self.part() {
+            Some(part) => part.leave(),
             None => self.drain(),
         }
     }
@@ -324,7 +324,7 @@ impl Running {
 
     /// The figures of every task that this process runs.
     pub fn tasks(&self) -> Vec<TaskFigures> {
-        let here = |meter: &&Arc<TaskMeter>| self.member().is_none_or(|member| member.runs(meter.task()));
+        let here = |meter: &&Arc<TaskMeter>| self.part().is_none_or(|part| part.runs(meter.task()));
         self.meters.iter().filter(here).map(|meter| meter.figures()).collect()
     }
 
@@ -433,7 +433,7 @@ impl Running {
     pub fn wait(mut self) -> Result<Summary, RunError> {
         self.supervisor.take().map(JoinHandle::join);
         self.crews.join();
-        self.member.as_mut().and_then(|(_, thread)| thread.take()).map(JoinHandle::join);
+        self.part.as_mut().and_then(|(_, thread)| thread.take()).map(JoinHandle::join);
         match self.shared.halted() {
             Some(Halted::Component(error)) => Err(RunError::Halted(error)),
             Some(Halted::Worker(failure)) => Err(RunError::Worker(failure)),
@@ -475,8 +475,8 @@ impl Running {
     /// # Errors
     /// As [`wait`](Running::wait).
     pub fn kill(self) -> Result<Summary, RunError> {
-        match self.member() {
-            Some(member) => member.kill(),
+        match self.part() {
+            Some(part) => part.kill(),
             None => self.shared.enter(Phase::Stopped),
         }
         self.wait()
@@ -504,13 +504,13 @@ impl Running {
             let _inside = runtime.enter();
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
         };
-        let (shared, member) = (Arc::clone(&self.shared), self.member.as_ref().map(|(member, _)| Arc::clone(member)));
+        let (shared, part) = (Arc::clone(&self.shared), self.part.as_ref().map(|(part, _)| Arc::clone(part)));
         thread::Builder::new().name("tine-signals".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
             });
-            match member {
-                Some(member) => member.leave(),
+            match part {
+                Some(part) => part.leave(),
                 None => shared.enter(Phase::Draining),
             }
         })?;

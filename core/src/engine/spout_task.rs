@@ -16,7 +16,6 @@ use super::{
 use crate::{
     component::{Context, Next, Spout, SpoutCollector},
     failure::Failure,
-    id::TaskId,
     trees::{Settled, Trees},
     tuple::Root,
 };
@@ -78,12 +77,12 @@ impl<I> Default for Progress<I> {
 }
 
 impl<S: Spout> Task for SpoutTask<S> {
-    fn id(&self) -> TaskId {
-        self.context.task()
+    fn has_moved(&self) -> bool {
+        self.out.links.has_moved()
     }
 
     fn attach(&self) {
-        self.out.links.bell.attach();
+        self.out.links.attach();
     }
 
     fn step(&mut self) -> Step {
@@ -136,7 +135,6 @@ impl<S: Spout> Task for SpoutTask<S> {
         if !self.progress.told_done {
             self.out.links.shared.spout_done();
         }
-        self.out.links.meter.pending(0);
     }
 
     fn broke(&self, panic: Box<dyn Any + Send>) {
@@ -174,6 +172,15 @@ impl<S: Spout> SpoutTask<S> {
     fn hear(&mut self, now_us: u64) -> bool {
         let Self { out, reports, progress, .. } = self;
         reports.take(&mut progress.acks, &mut progress.words);
+        if out.links.has_moved() {
+            reports.put_back(&mut progress.acks, &mut progress.words);
+            return false;
+        }
+        if out.trees.is_none() {
+            // Without acking nobody waits for these.
+            progress.acks.clear();
+            progress.words.clear();
+        }
         if let Some(trees) = &mut out.trees {
             for word in progress.words.drain(..) {
                 match word {
@@ -280,12 +287,18 @@ impl<S: Spout> SpoutTask<S> {
         let ending = progress.done || out.links.shared.phase() >= Phase::Draining;
         if free && ending && !progress.told_done {
             progress.told_done = true;
-            out.links.meter.pending(out.trees.as_ref().map_or(0, Trees::len));
+            if !out.links.has_moved() {
+                out.links.meter.pending(out.trees.as_ref().map_or(0, Trees::len));
+            }
             out.links.shared.spout_done();
         }
     }
 
+    /// An instance that has moved has no figures any more: they are another's.
     fn publish(&self) {
+        if self.out.links.has_moved() {
+            return;
+        }
         self.out.streams.publish();
         self.out.links.publish();
         self.out.links.meter.pending(self.out.trees.as_ref().map_or(0, Trees::len));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::links::Links;
-use crate::{failure::Failure, id::TaskId};
+use crate::failure::Failure;
 
 /// What a task says after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub(crate) enum Step {
 
 /// One spout or bolt with everything around it. It never waits: what finds no room is kept, and the bell rings.
 pub(crate) trait Task: Send {
-    /// Its number.
-    fn id(&self) -> TaskId;
+    /// Whether the task runs elsewhere by now: this instance is to be closed.
+    fn has_moved(&self) -> bool;
 
     /// The calling thread runs the task from now on.
     fn attach(&self);

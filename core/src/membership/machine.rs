@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Sight, placement,
-    record::{Assignment, Common, Member, Share},
+    record::{Assignment, Common, Intent, Member, Share},
 };
 use crate::{
     failure::{Failure, FailureKind},
@@ -406,7 +406,10 @@ impl Membership {
             |place: usize, member: &Member| members[place + 1..].iter().any(|newer| stands_for(newer, member));
         let refused = |member: &Member| members.iter().any(|older| older.rival == Some(member.peer.id));
         let able = |(place, member): &(usize, &Member)| {
-            member.common == self.common && !member.leaving && !replaced(*place, member) && !refused(member)
+            member.common == self.common
+                && member.intent == Intent::Stay
+                && !replaced(*place, member)
+                && !refused(member)
         };
         members.iter().enumerate().filter(able).map(|(_, member)| member).collect()
     }

@@ -9,20 +9,21 @@
 //! An assignment belongs to an *era* of its own. Every change of owners is a new era, and for whoever leads transactions a
 //! new generation. A worker that is gone loses its tasks at once; one that has come, or that wants to leave, waits for a
 //! boundary at which nothing is under way. [`machine`] decides all this and does nothing; [`record`] is what is written
-//! down. This module is the contract with coordination.
+//! down; by [`presence`] a worker is seen and sees. This module is the contract with coordination.
 //!
 //! What members believe never decides what is true: state is fenced where it is kept. Watches are hints, and everybody looks
 //! again by itself.
 
 pub mod machine;
 mod placement;
+pub mod presence;
 pub mod record;
 
 use async_trait::async_trait;
 
 pub use self::{
     machine::{Effect, Event, Membership},
-    record::{Assignment, Common, Member, Share},
+    record::{Assignment, Common, Intent, Member, Share},
 };
 use crate::failure::Failure;
 

@@ -58,10 +58,26 @@ pub struct Member {
     pub common: Common,
     /// How much it takes.
     pub capacity: Capacity,
-    /// Whether it wants to end.
-    pub leaving: bool,
+    /// What it wants of the others.
+    pub intent: Intent,
     /// A worker that came later under the same address, said by this one, which is therefore not dead.
     pub rival: Option<WorkerId>,
+}
+
+/// What a worker wants of the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Intent {
+    /// To work with them.
+    Stay,
+    /// That they take its tasks: it wants to end.
+    Leave,
+    /// That they end, too: the topology does.
+    End {
+        /// Whether everything was worked off.
+        drained: bool,
+        /// The error that ended it.
+        error: Option<String>,
+    },
 }
 
 /// How many tasks of each sort a worker takes.
@@ -214,7 +230,7 @@ mod tests {
     fn member() -> Member {
         let peer = Peer { id: WorkerId(0x0102_0304_0506_0708), address: "h:7".to_owned(), token: Token(9) };
         let common = Common { fingerprint: Hash128(5), lineage: 6 };
-        Member { peer, common, capacity: Capacity { readers: 1, stages: 2 }, leaving: false, rival: None }
+        Member { peer, common, capacity: Capacity { readers: 1, stages: 2 }, intent: Intent::Stay, rival: None }
     }
 
     fn assignment() -> Assignment {
@@ -230,6 +246,12 @@ mod tests {
         assert_eq!(member().encode(), [&[1][..], &peer, &[5, 6, 1, 2, 0, 0]].concat());
         let insisting = Member { rival: Some(WorkerId(7)), ..member() };
         assert_eq!(insisting.encode(), [&[1][..], &peer, &[5, 6, 1, 2, 0, 1, 7]].concat());
+        assert_eq!(
+            Member { intent: Intent::Leave, ..member() }.encode(),
+            [&[1][..], &peer, &[5, 6, 1, 2, 1, 0]].concat()
+        );
+        let ending = Member { intent: Intent::End { drained: false, error: Some("x".to_owned()) }, ..member() };
+        assert_eq!(ending.encode(), [&[1][..], &peer, &[5, 6, 1, 2, 2, 0, 1, 1, b'x', 0]].concat());
         assert_eq!(assignment().encode(), [&[1, 4, 3, 2, 5, 6, 1][..], &peer, &[1, 2, 2, 0, 0]].concat());
         assert_eq!(Member::decode(&member().encode()).unwrap(), member());
         assert_eq!(Assignment::decode(&assignment().encode()).unwrap(), assignment());

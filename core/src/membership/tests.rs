@@ -16,7 +16,7 @@ const COMMON: Common = Common { fingerprint: Hash128(7), lineage: 70 };
 
 fn member(id: u64) -> Member {
     let peer = Peer { id: WorkerId(id), address: format!("h:{id}"), token: Token(id.into()) };
-    Member { peer, common: COMMON, capacity: Capacity { readers: 1, stages: 1 }, leaving: false, rival: None }
+    Member { peer, common: COMMON, capacity: Capacity { readers: 1, stages: 1 }, intent: Intent::Stay, rival: None }
 }
 
 /// Of another leader, before.
@@ -280,7 +280,7 @@ fn a_worker_that_wants_to_leave_is_relieved_at_a_boundary() {
     let mut world = World::default();
     (1..=2).for_each(|id| world.join(id));
     world.lead(1, 9);
-    world.sight.members[1].leaving = true;
+    world.sight.members[1].intent = Intent::Leave;
     world.everybody_looks();
     assert_eq!(world.owners(), [1]);
     assert!(world.log.contains(&(2, Effect::Stop)));

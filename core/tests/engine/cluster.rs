@@ -1,18 +1,15 @@
 //! Several workers: each of them a topology of this process, over real links. Coordination is in memory ([`Registry`]); with the
 //! real one there are `tests/tests/core_workers.rs`.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use serde::{Deserialize, Serialize};
 use tine_core::{
     cluster::Cluster,
-    component::{Emit, Next, Spout, SpoutCollector},
+    component::Emit,
     engine::{RunError, Running},
     failure::Failure,
     topology::{BuildError, Emits, Grouping, Topology},
@@ -21,108 +18,9 @@ use tine_core::{
 
 use crate::{
     registry::Registry,
-    support::{Log, Numbers, until},
+    scene::{Gated, Scene, join, share},
+    support::{Numbers, until},
 };
-
-fn join(topology: Topology, registry: &Registry) -> Running {
-    let cluster = Cluster::new(Arc::new(registry.clone()), Listen::on("127.0.0.1:0").unwrap());
-    topology.join(cluster).unwrap()
-}
-
-/// Numbers, but none before everybody is there.
-struct Gated(Numbers, Arc<AtomicBool>);
-
-impl Spout for Gated {
-    type Out = u64;
-    type Id = <Numbers as Spout>::Id;
-
-    fn next(&mut self, out: &mut SpoutCollector<u64, Self::Id>) -> Result<Next, Failure> {
-        if self.1.load(Ordering::Acquire) { self.0.next(out) } else { Ok(Next::Idle) }
-    }
-
-    fn ack(&mut self, id: Self::Id) {
-        self.0.ack(id);
-    }
-
-    fn fail(&mut self, id: Self::Id, failure: Failure) {
-        self.0.fail(id, failure);
-    }
-
-    fn close(&mut self) {
-        self.0.close();
-    }
-}
-
-/// What a test has in its hands.
-#[derive(Clone, Default)]
-struct Scene {
-    log: Log,
-    open: Arc<AtomicBool>,
-}
-
-impl Scene {
-    fn spout(&self, topology: &Topology, count: u64) -> impl Emits<Tuple = u64> + use<> {
-        let Scene { log, open } = self.clone();
-        topology.spout("numbers", move || {
-            let numbers = if count == 0 { Numbers::endless(&log) } else { Numbers::below(count, &log) };
-            Gated(numbers, Arc::clone(&open))
-        })
-    }
-
-    /// Numbers, shuffled, passed on, seen by their remainder: spouts and bolts on all workers.
-    fn pipeline(&self, count: u64) -> Topology {
-        let topology = Topology::new("pipeline");
-        let numbers = self.spout(&topology, count);
-        let passed = topology
-            .each("pass", |number: u64, out: &mut Emit<'_, u64>| {
-                out.emit(number);
-                Ok(())
-            })
-            .shuffle(&numbers)
-            .tasks(3);
-        let log = self.log.clone();
-        topology
-            .each("see", move |number: u64, _: &mut Emit<'_, ()>| {
-                log.see(0, number);
-                Ok(())
-            })
-            .input(&passed, Grouping::fields_by(|number: &u64| number % 7))
-            .tasks(4);
-        topology
-    }
-
-    fn open(&self) {
-        self.open.store(true, Ordering::Release);
-    }
-
-    /// From now on many trees complete, of every task that numbers are grouped by.
-    fn goes_on(&self, what: &str) {
-        let before = self.log.0.acked.lock().unwrap().len();
-        until(what, || {
-            let acked = self.log.0.acked.lock().unwrap();
-            let rests: BTreeSet<u64> = acked[before..].iter().map(|number| number % 7).collect();
-            acked.len() > before + 1000 && rests.len() == 7
-        });
-    }
-
-    fn seen(&self) -> BTreeSet<u64> {
-        self.log.values().into_iter().collect()
-    }
-
-    fn acked(&self) -> BTreeSet<u64> {
-        self.log.acked().into_iter().collect()
-    }
-}
-
-/// Waits until each of these workers runs tasks beside so many others.
-fn share(workers: &[&Running], count: usize) {
-    until("all workers share the work", || {
-        workers.iter().all(|worker| {
-            let all = worker.workers();
-            all.len() == count && all.iter().any(|one| one.is_here) && all.iter().all(|one| !one.tasks.is_empty())
-        })
-    });
-}
 
 #[test]
 fn workers_share_the_tasks_and_the_end_comes_when_everything_is_worked_off_everywhere() {

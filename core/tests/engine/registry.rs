@@ -1,15 +1,16 @@
 //! Coordination in memory: who is registered, who leads, what is assigned. It can be away, and it can forget a worker.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use tine_core::{
     coordination::{Claim, Coordination, GroupRecord, Reign},
     failure::{Failure, FailureKind},
-    id::{Nonce, TxId},
+    id::{Nonce, TxId, WorkerId},
     membership::{Assignment, Member, Members, Registration, Sight},
 };
 use tokio::sync::watch;
@@ -31,6 +32,12 @@ struct State {
     record: GroupRecord,
     assignment: Option<Assignment>,
     away: bool,
+    /// How long registering and looking take.
+    slow: Duration,
+    /// How long writing an assignment takes.
+    slow_writes: Duration,
+    /// Single registrations that are known to be gone.
+    ended: BTreeSet<u64>,
     /// Registrations are counted from here: those before are known to be gone.
     expired: u64,
 }
@@ -69,6 +76,60 @@ impl Registry {
         self.change(|state| state.leader = None);
     }
 
+    /// Ends the session of the worker at an address, and tells it so.
+    pub(crate) fn expire(&self, address: &str) {
+        self.change(|state| {
+            let at = state.members.iter().find(|(_, member)| member.peer.address == address).map(|(at, _)| *at);
+            if let Some(ticket) = at {
+                state.members.remove(&ticket);
+                state.ended.insert(ticket);
+            }
+        });
+    }
+
+    /// Somebody deletes the assignment.
+    pub(crate) fn forget_assignment(&self) {
+        self.change(|state| state.assignment = None);
+    }
+
+    /// From now on registering and looking take so long.
+    pub(crate) fn slow(&self, delay: Duration) {
+        self.change(|state| state.slow = delay);
+    }
+
+    /// From now on writing an assignment takes so long.
+    pub(crate) fn slow_writes(&self, delay: Duration) {
+        self.change(|state| state.slow_writes = delay);
+    }
+
+    /// Registers a worker that is never there: nobody listens at its address. Dropped, it is gone again.
+    pub(crate) fn phantom(&self) -> Phantom {
+        let ticket = self.change(|state| {
+            state.next += 1;
+            let mut member = state.members.values().next().expect("a worker to be like").clone();
+            member.peer.id = WorkerId(u64::MAX - state.next);
+            member.peer.address = "127.0.0.1:1".to_owned();
+            state.members.insert(state.next, member);
+            state.next
+        });
+        Phantom(self.clone(), ticket)
+    }
+
+    /// How many workers the assignment gives tasks to.
+    pub(crate) fn assigned(&self) -> usize {
+        self.state().assignment.as_ref().map_or(0, |assignment| assignment.shares.len())
+    }
+
+    /// Whether anybody leads.
+    pub(crate) fn is_led(&self) -> bool {
+        self.state().leader.is_some()
+    }
+
+    async fn dawdle(&self) {
+        let delay = self.state().slow;
+        tokio::time::sleep(delay).await;
+    }
+
     pub(crate) fn members(&self) -> usize {
         self.state().members.len()
     }
@@ -87,6 +148,15 @@ impl Registry {
             }
             let _ = changes.changed().await;
         }
+    }
+}
+
+/// A worker that is only registered.
+pub(crate) struct Phantom(Registry, u64);
+
+impl Drop for Phantom {
+    fn drop(&mut self) {
+        self.0.change(|state| state.members.remove(&self.1));
     }
 }
 
@@ -117,6 +187,7 @@ impl Coordination for Registry {
 #[async_trait]
 impl Members for Registry {
     async fn register(&self, _: &str, member: &Member) -> Result<Box<dyn Registration>, Failure> {
+        self.dawdle().await;
         let ticket = self
             .when(|state| {
                 state.next += 1;
@@ -138,6 +209,7 @@ struct Registered {
 #[async_trait]
 impl Registration for Registered {
     async fn look(&self) -> Result<Sight, Failure> {
+        self.registry.dawdle().await;
         *self.seen.lock().unwrap() = *self.registry.0.changes.borrow();
         let state = self.registry.state();
         match state.away {
@@ -172,7 +244,7 @@ impl Registration for Registered {
                 if state.away {
                     return Failure::transient("no answer within the lease");
                 }
-                if state.expired >= self.ticket {
+                if state.expired >= self.ticket || state.ended.contains(&self.ticket) {
                     return Failure::new(FailureKind::Fenced, "the session has expired");
                 }
             }
@@ -220,6 +292,8 @@ impl Reign for Leading {
     }
 
     async fn assign(&self, _: &str, assignment: &Assignment) -> Result<(), Failure> {
+        let delay = self.registry.state().slow_writes;
+        tokio::time::sleep(delay).await;
         self.registry.change(|state| match state.record.nonce == self.nonce && !state.away {
             true => {
                 state.assignment = Some(assignment.clone());

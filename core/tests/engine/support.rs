@@ -140,11 +140,19 @@ impl Spout for Numbers {
     }
 }
 
+/// Longer than anything takes.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
 /// Waits for a condition; a test that waits in vain fails with its name.
-pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+pub(crate) fn until(what: &str, holds: impl FnMut() -> bool) {
+    until_within(LONG, what, holds);
+}
+
+/// The same, for as long as that at most.
+pub(crate) fn until_within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

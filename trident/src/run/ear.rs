@@ -10,7 +10,7 @@ use tine_core::{
     acker::AckerEvent,
     failure::Failure,
     id::{Era, TaskId, WorkerId},
-    membership::Event,
+    membership::{Event, Sight},
     runtime::Links,
     task::Effect,
     transport::{Frame, Kind, Receive},
@@ -29,6 +29,12 @@ pub(super) enum Told {
     Event(Event),
     /// This process wants to end; the answer comes when it has no tasks any more.
     Leave(oneshot::Sender<()>),
+}
+
+impl From<Sight> for Told {
+    fn from(sight: Sight) -> Told {
+        Told::Event(Event::Seen(sight))
+    }
 }
 
 /// The tasks that run here now.

@@ -16,10 +16,14 @@ use tine_core::{
     coordination::{Coordination, Reign},
     failure::{Failure, FailureKind},
     id::{Era, Nonce, TaskId, WorkerId},
-    membership::{Assignment, Common, Effect, Event, Member, Membership, Registration, Sight, record::Capacity},
+    membership::{
+        Assignment, Common, Effect, Event, Intent, Member, Membership, Registration,
+        presence::{self, Registered},
+        record::Capacity,
+    },
     runtime::{Inbound, Links, Perform, run_acker_clock},
     task::{Route, SpoutTask},
-    transport::{Frame, Kind, Peer, Roots, Token, Transport},
+    transport::{Frame, Kind, Roots, Transport},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -42,10 +46,7 @@ use crate::{
     wire,
 };
 
-/// How often a worker looks by itself: watches are hints, and a dead worker's tasks are to move within a second.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Pause before a registration or a write that failed is tried again.
+/// Pause before a write that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What a leader is known by to whoever writes assignments.
@@ -110,7 +111,7 @@ impl Workers {
         while let Some((member, registration)) = driver.register().await {
             driver.workers.transport.follow(&member.peer, &[]);
             driver.step(Event::Registered(member)).await;
-            let looking = tokio::spawn(look(registration.clone(), driver.workers.told.clone()));
+            let looking = tokio::spawn(presence::watch(registration.clone(), driver.workers.told.clone()));
             let _looking = Ending(looking.abort_handle());
             driver.registration = Some(registration.clone());
             driver.reigns().await;
@@ -124,27 +125,11 @@ impl Workers {
 
 impl Driver {
     /// A new registration under a new name; `None` when there can never be one.
-    async fn register(&self) -> Option<(Member, Arc<dyn Registration>)> {
-        let topology = &self.workers.built.group.topology;
-        let (id, token) = (WorkerId(rand::rng().random()), Token(rand::rng().random()));
-        let peer = Peer { id, address: self.workers.transport.address().to_owned(), token };
-        let (common, capacity) = (self.workers.common, capacity(&self.workers.options));
-        let member = Member { peer, common, capacity, leaving: false, rival: None };
-        loop {
-            let failure = match self.workers.coordination.members() {
-                Some(members) => match members.register(topology, &member).await {
-                    Ok(registration) => return Some((member, registration.into())),
-                    Err(failure) => failure,
-                },
-                None => Failure::fatal(format!("{} knows no workers", self.workers.coordination.describe())),
-            };
-            if failure.kind == FailureKind::Fatal {
-                let _ = self.workers.finished.try_send(Err(failure));
-                return None;
-            }
-            tracing::warn!("registering as a worker: {failure}; trying again");
-            tokio::time::sleep(PAUSE).await;
-        }
+    async fn register(&self) -> Option<Registered> {
+        let Workers { coordination, built, transport, common, options, .. } = &self.workers;
+        let (topology, address) = (&built.group.topology, transport.address());
+        let registered = presence::register(&**coordination, topology, address, *common, capacity(options)).await;
+        registered.map_err(|failure| drop(self.workers.finished.try_send(Err(failure)))).ok()
     }
 
     /// Lives as a registered worker; whether another registration is to follow.
@@ -194,7 +179,8 @@ impl Driver {
     }
 
     async fn update(&self, member: Member) {
-        let member = Member { leaving: self.leaving.is_some(), ..member };
+        let intent = if self.leaving.is_some() { Intent::Leave } else { Intent::Stay };
+        let member = Member { intent, ..member };
         let Some(registration) = &self.registration else { return };
         if let Err(failure) = registration.update(&member).await {
             tracing::warn!("telling the other workers of this one: {failure}");
@@ -361,28 +347,6 @@ async fn report(
 ) -> Result<(), Failure> {
     let (frame, roots) = wire::report(era, event)?;
     link.ok_or_else(|| Failure::transient("no peer"))?.send(frame, roots).await
-}
-
-/// Looks again and again, for as long as the registration lasts.
-async fn look(registration: Arc<dyn Registration>, told: mpsc::Sender<Told>) {
-    let mut before = None::<Sight>;
-    loop {
-        match registration.look().await {
-            Ok(sight) => {
-                if before.as_ref() != Some(&sight) {
-                    before = Some(sight.clone());
-                    if told.send(Told::Event(Event::Seen(sight))).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            Err(failure) => tracing::warn!("looking at the workers: {failure}"),
-        }
-        tokio::select! {
-            () = registration.changed() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
-    }
 }
 
 /// Runs the coordinator, wired to whatever tasks there are.

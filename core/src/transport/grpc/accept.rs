@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
-    task::AbortHandle,
+    task::JoinHandle,
 };
 use tonic::{
     Request, Response, Status, Streaming,
@@ -110,7 +110,7 @@ impl StreamingService<(u64, Frame)> for Calls {
             let mut callers = shared.callers.lock().unwrap_or_else(PoisonError::into_inner);
             let before = callers.remove(&from).filter(|before| !before.is_finished());
             let taking = tokio::spawn(take_in(shared.clone(), (from, before), request.into_inner(), taken));
-            callers.insert(from, taking.abort_handle());
+            callers.insert(from, taking);
             drop(callers);
             let next = |answers: Option<watch::Receiver<Taken>>| async move {
                 let mut answers = answers?;
@@ -149,12 +149,14 @@ fn admit(shared: &Shared, request: &Request<Streaming<(u64, Frame)>>) -> Result<
 /// this line broke; frames of the new one do not come among those of the old.
 async fn take_in(
     shared: Arc<Shared>,
-    (from, before): (WorkerId, Option<AbortHandle>),
+    (from, before): (WorkerId, Option<JoinHandle<()>>),
     mut frames: Streaming<(u64, Frame)>,
     taken: watch::Sender<Taken>,
 ) {
     if let Some(before) = before {
         before.abort();
+        // What it says of its end is said before this one's beginning.
+        let _ = before.await;
         shared.receive.lost(from, Vec::new(), Failure::transient("the peer has called again")).await;
     }
     // Its direction stands again, and ours may never have broken: whoever dialled last says that both do.

@@ -27,7 +27,7 @@ use std::{
 
 use tokio::{
     sync::{oneshot, watch},
-    task::{AbortHandle, JoinHandle},
+    task::JoinHandle,
 };
 use tonic::transport::{Certificate, Identity as Pem};
 
@@ -70,7 +70,7 @@ struct Shared {
     receive: Arc<dyn Receive>,
     roster: watch::Sender<Roster>,
     /// Who is taking in the frames of which caller.
-    callers: Mutex<BTreeMap<WorkerId, AbortHandle>>,
+    callers: Mutex<BTreeMap<WorkerId, JoinHandle<()>>>,
     /// The links to the peers, and who keeps them up.
     lines: Mutex<BTreeMap<WorkerId, (Arc<Line>, Dialer)>>,
 }

@@ -15,7 +15,7 @@ use crate::{
     transport::Peer,
 };
 
-pub(crate) struct Member {
+pub(crate) struct Part {
     ear: mpsc::Sender<Told>,
     view: Mutex<View>,
 }
@@ -26,9 +26,9 @@ struct View {
     workers: Vec<WorkerFigures>,
 }
 
-impl Member {
-    pub(super) fn new(ear: mpsc::Sender<Told>) -> Member {
-        Member { ear, view: Mutex::default() }
+impl Part {
+    pub(super) fn new(ear: mpsc::Sender<Told>) -> Part {
+        Part { ear, view: Mutex::default() }
     }
 
     pub(super) fn ear(&self) -> mpsc::Sender<Told> {

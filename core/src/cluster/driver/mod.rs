@@ -1,0 +1,460 @@
+//! Drives this process's part: registers, follows assignments, starts and stops tasks, passes on what the topology is told.
+//!
+//! Everything is decided by [`Membership`] and [`Ending`]; here it is done: who this worker is in `mod`, what runs here in
+//! [`moving`], what workers say to one another in [`words`]. Links and couriers have the threads of a small runtime; nothing here
+//! waits for a task.
+
+mod moving;
+mod words;
+
+use std::{
+    collections::VecDeque,
+    future::pending,
+    sync::{Arc, mpsc as std_mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use super::{
+    Cluster,
+    body::{Control, Order},
+    ear::{Ear, Told},
+    ending::Ending,
+    house::House,
+    leadership::{self, GROUP, Reigning},
+    part::Part,
+    shape,
+};
+use crate::{
+    engine::{
+        self, RunError,
+        crews::Crews,
+        shared::{Halted, Phase, Shared},
+    },
+    failure::{Failure, FailureKind},
+    id::WorkerId,
+    membership::{
+        Assignment, Common, Effect, Event, Intent, Member, Membership, Registration, Sight,
+        presence::{self, Registered},
+        record::Capacity,
+    },
+    topology::{build::Layout, node::Arena},
+    transport::{self, Identity, Peer},
+};
+
+/// Pause before a write that failed is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How often the leader asks whether everything is worked off.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// When not everybody has answered after so long, a question or an answer was lost.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a word to a peer may wait for its link.
+const SAY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long whoever has told everybody of the end waits for the others to go: what it said must get there.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How long it stays when all others have gone.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How long it tries to say so in coordination.
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Words that wait for the driver: many times what comes while it talks to coordination.
+const TOLD_MAX: usize = 1024;
+
+/// What runs here.
+struct Running {
+    assignment: Assignment,
+    /// As whom.
+    me: Peer,
+}
+
+pub(super) struct Driver {
+    house: Arc<House>,
+    crews: Arc<Crews>,
+    cluster: Cluster,
+    common: Common,
+    machine: Membership,
+    ending: Ending,
+    part: Arc<Part>,
+    /// As which member this process was registered last.
+    me: Option<Peer>,
+    registration: Option<Arc<dyn Registration>>,
+    registering: Option<JoinHandle<Result<Registered, Failure>>>,
+    looking: Option<JoinHandle<()>>,
+    campaigning: Option<JoinHandle<Failure>>,
+    reigning: watch::Receiver<Reigning>,
+    /// The assignment whose tasks run here.
+    running: Option<Running>,
+    /// While all its workers are ready, and this one leads.
+    settled: bool,
+    /// Under which number all workers were ready last.
+    token: Option<u64>,
+    /// Whether tasks have come or left since; and whether they have at any other worker, as far as it has told this one.
+    moved: bool,
+    moved_elsewhere: bool,
+    /// How many others are there, and how many of them want to stay.
+    others: usize,
+    staying: usize,
+    /// Whether there were ever any.
+    was_met: bool,
+    leaving: Option<Instant>,
+    /// What the topology was told last, and the how manieth word that was.
+    wish: (u64, Order),
+    /// What this worker wants to tell it as soon as it has heard that.
+    unsaid: Option<Order>,
+    /// When everybody was asked last how far it is.
+    asked: Instant,
+    told_the_end: bool,
+}
+
+/// Starts this process as a worker; answers when its port is open.
+pub(super) fn start(arena: &Arc<Arena>, layout: Layout, cluster: Cluster) -> Result<engine::Running, RunError> {
+    let shared = Arc::clone(&layout.shared);
+    let crews = Arc::new(Crews::new(Arc::clone(&shared)));
+    let running = engine::Running::new(Arc::clone(&shared), layout.meters(), Arc::clone(&crews))?;
+    let (fingerprint, sizes) = (shape::fingerprint(arena), layout.components.iter().map(|it| it.tasks).collect());
+    let (told, heard) = mpsc::channel(TOLD_MAX);
+    let house = Arc::new(House::new(layout));
+    let part = Arc::new(Part::new(told.clone()));
+    let (of_driver, (opened, open)) = (Arc::clone(&part), std_mpsc::sync_channel(1));
+    let drive = move || {
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        let runtime = match threads.worker_threads(2).thread_name("tine-links").enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(opened.send(Err(Failure::fatal(format!("cannot start threads: {error}"))))),
+        };
+        runtime.block_on(async move {
+            let ear = Arc::new(Ear { house: Arc::clone(&house), told });
+            let identity = Identity { topology: shared.topology.to_string(), fingerprint };
+            // No ledger: tuples are delivered at least once, and state is the user's.
+            let common = Common { fingerprint, lineage: 0 };
+            let transport = match transport::start(&cluster.listen, identity, ear).await {
+                Ok(transport) => transport,
+                Err(failure) => return drop(opened.send(Err(failure))),
+            };
+            shared.worker.is_at(transport.address());
+            let _ = house.transport.set(transport);
+            let driver = Driver {
+                house,
+                crews,
+                cluster,
+                common,
+                machine: Membership::placing(common, sizes),
+                ending: Ending::default(),
+                part: of_driver,
+                me: None,
+                registration: None,
+                registering: None,
+                looking: None,
+                campaigning: None,
+                reigning: watch::channel(None).1,
+                running: None,
+                settled: false,
+                token: None,
+                moved: false,
+                moved_elsewhere: false,
+                others: 0,
+                staying: 0,
+                was_met: false,
+                leaving: None,
+                wish: (0, Order::Activate),
+                unsaid: None,
+                asked: Instant::now(),
+                told_the_end: false,
+            };
+            if opened.send(Ok(())).is_ok() {
+                driver.serve(heard).await;
+            }
+        });
+        // What still waits for the outside world must not hold up the end.
+        runtime.shutdown_background();
+    };
+    let thread = thread::Builder::new().name("tine-worker".into()).spawn(drive);
+    let thread = thread.map_err(|source| RunError::Thread { component: "the worker".into(), source })?;
+    match open.recv() {
+        Ok(Ok(())) => Ok(running.joined(part, thread)),
+        Ok(Err(failure)) => Err(RunError::Worker(failure)),
+        Err(_) => Err(RunError::Worker(Failure::fatal("the worker's thread has panicked, which is a bug in tine"))),
+    }
+}
+
+impl Driver {
+    async fn serve(mut self, mut heard: mpsc::Receiver<Told>) {
+        self.campaign();
+        self.register();
+        let mut clock = tokio::time::interval(ASK_EVERY);
+        while self.shared().phase() != Phase::Stopped {
+            tokio::select! {
+                told = heard.recv() => match told {
+                    Some(told) => self.hear(told).await,
+                    None => break,
+                },
+                Ok(()) = self.reigning.changed() => self.reigns().await,
+                registered = ended(&mut self.registering) => self.registered(registered).await,
+                failure = lost(self.registration.clone()) => self.unregistered(failure).await,
+                failure = ended(&mut self.campaigning) => {
+                    self.campaigning = None;
+                    self.shared().refuse(failure);
+                }
+                _ = clock.tick() => self.tick().await,
+            }
+        }
+        self.farewell(&mut heard).await;
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.house.layout.shared
+    }
+
+    async fn hear(&mut self, told: Told) {
+        match told {
+            Told::Event(event) => {
+                if let Event::Seen(sight) = &event {
+                    self.look_around(sight).await;
+                    if self.shared().phase() == Phase::Stopped {
+                        return;
+                    }
+                }
+                let up = if let Event::Up(peer) = &event { Some(*peer) } else { None };
+                self.step(event).await;
+                if let Some(peer) = up {
+                    self.say_again(peer).await;
+                }
+            }
+            Told::Control(peer, era, control) => self.control(peer, era, control).await,
+            Told::Order(order) => self.command(order).await,
+            Told::Kill => self.end(false, None).await,
+            Told::Leave => self.leave().await,
+        }
+    }
+
+    // ----- registration and leadership -----
+
+    /// Begins to register, under a new name.
+    fn register(&mut self) {
+        let address = self.house.transport().map_or(String::new(), |transport| transport.address().to_owned());
+        let (coordination, topology) = (Arc::clone(&self.cluster.coordination), Arc::clone(&self.shared().topology));
+        let (common, capacity) = (self.common, Capacity { readers: 1, stages: 1 });
+        self.registering = Some(tokio::spawn(async move {
+            presence::register(&*coordination, &topology, &address, common, capacity).await
+        }));
+    }
+
+    /// Begins to try to lead.
+    fn campaign(&mut self) {
+        let (reign, reigning) = watch::channel(None);
+        let (coordination, topology) = (Arc::clone(&self.cluster.coordination), self.shared().topology.to_string());
+        self.campaigning = Some(tokio::spawn(leadership::campaign(coordination, topology, reign)));
+        self.reigning = reigning;
+    }
+
+    async fn registered(&mut self, registered: Result<Registered, Failure>) {
+        self.registering = None;
+        let (member, registration) = match registered {
+            Ok(registered) => registered,
+            Err(failure) => return self.shared().refuse(failure),
+        };
+        // Under another name, whatever ran here until now belongs to nobody.
+        if self.me.replace(member.peer.clone()).is_some() {
+            self.step(Event::Expired).await;
+        }
+        if let Some(transport) = self.house.transport() {
+            transport.follow(&member.peer, &[]);
+        }
+        self.registration = Some(Arc::clone(&registration));
+        self.looking = Some(tokio::spawn(presence::watch(registration, self.part.ear())));
+        if self.leaving.is_some() {
+            self.update(member.clone()).await;
+        }
+        self.step(Event::Registered(member)).await;
+        self.reigns().await;
+    }
+
+    /// The registration is gone, or may be. As long as nobody knows, the data flow goes on: whoever cannot reach coordination
+    /// learns of nothing better to do.
+    async fn unregistered(&mut self, failure: Failure) {
+        tracing::warn!(target: "tine::core", "no worker any more, as far as coordination goes: {failure}; registering again");
+        self.registration = None;
+        self.looking.take().inspect(JoinHandle::abort);
+        if failure.kind == FailureKind::Fenced {
+            self.me = None;
+            self.step(Event::Expired).await;
+        }
+        self.register();
+    }
+
+    async fn reigns(&mut self) {
+        let nonce = self.reigning.borrow_and_update().as_ref().map(|(nonce, _)| *nonce);
+        self.step(nonce.map_or(Event::Deposed, Event::Led)).await;
+    }
+
+    // ----- what the membership says -----
+
+    async fn step(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in self.machine.step(event) {
+                match effect {
+                    Effect::Start(assignment) => self.start(assignment).await,
+                    Effect::Stop => self.stop(),
+                    Effect::TellReady(leader, era) if self.is_me(leader) => events.push_back(Event::Ready(leader, era)),
+                    Effect::TellReady(leader, era) => {
+                        self.say_later(leader, era, &Control::Ready { moved: self.moved });
+                    }
+                    Effect::Write(assignment) => self.write(assignment),
+                    // Tasks move while everything runs: what is in their hands fails, and comes again.
+                    Effect::Drain => events.push_back(Event::Drained),
+                    Effect::Owners(assignment) => self.settle(&assignment).await,
+                    Effect::Disband(_) => self.settled = false,
+                    Effect::Update(member) => self.update(member).await,
+                    Effect::Warn(text) => tracing::warn!(target: "tine::core", "{text}"),
+                    Effect::Refused(failure) => self.shared().refuse(failure),
+                }
+            }
+        }
+    }
+
+    fn is_me(&self, worker: WorkerId) -> bool {
+        self.me.as_ref().is_some_and(|me| me.id == worker)
+    }
+
+    // ----- the end -----
+
+    async fn tick(&mut self) {
+        if self.leaving.is_some_and(|until| Instant::now() >= until) {
+            return self.shared().enter(Phase::Stopped);
+        }
+        self.ask().await;
+    }
+
+    /// Says something else of this worker in coordination.
+    async fn update(&self, member: Member) {
+        let intent = if self.leaving.is_some() { Intent::Leave } else { Intent::Stay };
+        self.say_of_me(Member { intent, ..member }).await;
+    }
+
+    async fn say_of_me(&self, member: Member) {
+        if let Some(registration) = self.registration.clone()
+            && let Err(failure) = registration.update(&member).await
+        {
+            tracing::warn!(target: "tine::core", "telling the other workers of this one: {failure}");
+        }
+    }
+
+    /// Wants to end, while the topology goes on elsewhere; the last worker works off what there is.
+    async fn leave(&mut self) {
+        if self.running.is_none() {
+            return self.shared().enter(Phase::Stopped);
+        }
+        if self.staying == 0 {
+            return self.command(Order::Drain).await;
+        }
+        self.leaving.get_or_insert_with(|| Instant::now() + self.house.layout.shared.settings.drain_timeout);
+        if let Some(me) = self.machine.me().cloned() {
+            self.update(me).await;
+        }
+        // Somebody else leads, and makes an assignment without this worker.
+        self.campaigning.take().inspect(JoinHandle::abort);
+        self.reigning = watch::channel(None).1;
+        self.step(Event::Deposed).await;
+    }
+
+    /// Who is there, and does one of them end the topology? When all want to leave, nobody would take their tasks: the oldest
+    /// stays, and is the last.
+    async fn look_around(&mut self, sight: &Sight) {
+        let others = sight.members.iter().filter(|member| !self.is_me(member.peer.id));
+        for Member { peer, intent, .. } in others {
+            if let Intent::End { drained, error } = intent {
+                tracing::info!(target: "tine::core", "{} at {} ends the topology", peer.id, peer.address);
+                return match error {
+                    Some(error) => self.shared().refuse(Failure::fatal(error.clone())),
+                    None => self.shared().end(*drained),
+                };
+            }
+        }
+        let stays = |member: &&Member| member.intent == Intent::Stay && !self.is_me(member.peer.id);
+        self.staying = sight.members.iter().filter(stays).count();
+        self.others = sight.members.iter().filter(|member| !self.is_me(member.peer.id)).count();
+        self.was_met |= self.others > 0;
+        let oldest = sight.members.first().is_some_and(|member| self.is_me(member.peer.id));
+        if self.staying == 0 && oldest && self.leaving.take().is_some() {
+            tracing::info!(target: "tine::core", "all workers want to leave: this one works off what is under way");
+            if let Some(me) = self.machine.me().cloned() {
+                self.update(me).await;
+            }
+            self.campaign();
+            self.command(Order::Drain).await;
+        }
+    }
+
+    /// Tells the others why, if it was an error of a component; and lets them close their links before the port closes.
+    async fn farewell(&mut self, heard: &mut mpsc::Receiver<Told>) {
+        if let Some(Halted::Component(error)) = self.shared().halted() {
+            let what = format!(
+                "{} of {:?} at {} ended the topology: {}",
+                error.task, error.component, error.worker, error.failure
+            );
+            self.end(false, Some(Failure::fatal(what))).await;
+        }
+        if self.told_the_end && self.was_met {
+            // Until then it stays a member: whoever saw it go before hearing of the end would begin again without it.
+            let _ = tokio::time::timeout(FAREWELL, heard_by_all(heard, self.peers(), self.others > 0)).await;
+        }
+        if let Some(looking) = self.looking.take() {
+            looking.abort();
+            let _ = looking.await;
+        }
+        self.registration = None;
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.looking.take().inspect(JoinHandle::abort);
+        self.registering.take().inspect(JoinHandle::abort);
+        self.campaigning.take().inspect(JoinHandle::abort);
+    }
+}
+
+/// Waits for a task of the runtime, if there is one.
+async fn ended<T>(task: &mut Option<JoinHandle<T>>) -> T {
+    match task {
+        Some(task) => match task.await {
+            Ok(ended) => ended,
+            // Only this driver ends it, and then it does not wait for it.
+            Err(_) => pending().await,
+        },
+        None => pending().await,
+    }
+}
+
+async fn lost(registration: Option<Arc<dyn Registration>>) -> Failure {
+    match registration {
+        Some(registration) => registration.lost().await,
+        None => pending().await,
+    }
+}
+
+/// Waits until the links with all these peers have broken and nobody else is seen; and a little longer, because one whose session
+/// has just ended is about to register again.
+async fn heard_by_all(heard: &mut mpsc::Receiver<Told>, mut peers: Vec<WorkerId>, mut others: bool) {
+    loop {
+        let wait = if peers.is_empty() && !others { GRACE } else { FAREWELL };
+        match tokio::time::timeout(wait, heard.recv()).await {
+            Ok(Some(Told::Event(Event::Broke(peer, _)))) => peers.retain(|known| *known != peer),
+            Ok(Some(Told::Event(Event::Seen(sight)))) => others = sight.members.len() > 1,
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
