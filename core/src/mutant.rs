@@ -155,6 +155,13 @@ mod switch {
     }
 
     /// Breaks these rules, and no others, on this thread while `run` runs.
+    ///
+    /// ```
+    /// use tine_core::mutant::{Mutant, on, with};
+    ///
+    /// assert!(with([Mutant::NoFenceCheck], || on(Mutant::NoFenceCheck)));
+    /// assert!(!on(Mutant::NoFenceCheck), "it holds again");
+    /// ```
     pub fn with<R>(mutants: impl IntoIterator<Item = Mutant>, run: impl FnOnce() -> R) -> R {
         struct Restore(u64);
         impl Drop for Restore {

@@ -180,6 +180,41 @@ type Report<N> = Box<dyn Fn(AckerEvent<N>) -> Sending + Send + Sync>;
 /// # });
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// With another process, which has task 1 and the acker:
+///
+/// ```
+/// use tine_core::acker::AckerEvent;
+/// use tine_core::{id::TaskId, runtime::Links, task::Effect, tuple::{Flow, Root, Tuple}};
+/// use tokio::sync::mpsc;
+///
+/// # #[derive(Debug)]
+/// # struct Numbers;
+/// # impl Flow for Numbers {
+/// #     type Message = u64;
+/// #     type Note = ();
+/// #     type Id = ();
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let (wire, mut over_there) = mpsc::channel::<String>(10);
+/// let send = move |what: String| {
+///     let wire = wire.clone();
+///     Box::pin(async move { wire.send(what).await.is_ok() })
+/// };
+/// let mut links = Links::<Numbers>::new();
+/// let report = send.clone();
+/// links.add_remote(TaskId(1), move |tuple| send(format!("{} for task 1", tuple.message)));
+/// links.report_to(move |event| report(format!("{event:?}")));
+///
+/// let seven = Tuple { anchors: Default::default(), from: TaskId(0), message: 7 };
+/// assert!(links.deliver(TaskId(1), seven.clone()).await);
+/// assert!(!links.deliver(TaskId(2), seven).await, "nobody knows task 2");
+/// links.perform(Effect::<_, ()>::Acker(AckerEvent::Alive { root: Root(1) })).await;
+/// assert_eq!(over_there.recv().await.as_deref(), Some("7 for task 1"));
+/// assert_eq!(over_there.recv().await.as_deref(), Some("Alive { root: Root(1) }"));
+/// # });
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Links<F: Flow> {
     deliver: Vec<Option<Deliver<F::Message>>>,
     notify: Vec<Option<Notify<F::Note>>>,
@@ -387,6 +422,30 @@ pub async fn run_spout<F: Flow, S: Spout<F>>(
 }
 
 /// Drives the acker's clock: a tree without a report for `timeout` fails between 1 and 1.25 timeouts.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use tine_core::acker::{AckerEvent, TreeEnd};
+/// use tine_core::runtime::{Inbound, Links, run_acker_clock};
+/// use tine_core::{id::TaskId, tuple::{Flow, Root}};
+///
+/// # #[derive(Debug)]
+/// # struct Numbers;
+/// # impl Flow for Numbers {
+/// #     type Message = u64;
+/// #     type Note = ();
+/// #     type Id = ();
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let mut links = Links::<Numbers>::new();
+/// let (_inbox, mut arrivals) = links.add_spout::<()>(TaskId(0));
+/// let links = Arc::new(links);
+/// tokio::spawn(run_acker_clock(links.clone(), Duration::from_millis(4)));
+/// links.report(AckerEvent::Start { root: Root(1), spout: TaskId(0), value: 5 }).await; // and nobody acks edge 5
+/// assert!(matches!(arrivals.recv().await, Some(Inbound::Ended(Root(1), TreeEnd::Failed(_)))));
+/// # });
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub async fn run_acker_clock<F: Flow>(links: Arc<Links<F>>, timeout: Duration) {
     let mut ticks = tokio::time::interval(timeout / 4);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -80,6 +80,14 @@ pub enum Grouping {
 }
 
 /// Where a stream goes.
+///
+/// ```
+/// use tine_core::{id::TaskId, task::{Grouping, Route}};
+///
+/// let to_all = |targets| Route { grouping: Grouping::All, targets };
+/// let (sorted, errors) = (to_all(vec![TaskId(4), TaskId(5)]), to_all(vec![])); // nobody subscribes to errors
+/// assert_eq!((sorted.targets.len(), errors.targets.len()), (2, 0));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// How.
@@ -431,6 +439,42 @@ impl Wiring {
 }
 
 /// One bolt with its bookkeeping.
+///
+/// ```
+/// use tine_core::acker::AckerEvent;
+/// use tine_core::task::{Bolt, BoltTask, Effect, Grouping, Output, Route, Token};
+/// use tine_core::{id::TaskId, tuple::{Anchor, Flow, Root, Tuple}};
+///
+/// # struct Words;
+/// # impl Flow for Words {
+/// #     type Message = &'static str;
+/// #     type Note = ();
+/// #     type Id = ();
+/// # }
+/// # #[derive(Default)]
+/// # struct Pass { known: usize }
+/// # impl Bolt<Words> for Pass {
+/// #     type Call = ();
+/// #     type Reply = usize;
+/// #     fn execute(&mut self, token: Token, _: TaskId, word: &'static str, out: &mut Output<Words, ()>) {
+/// #         out.emit(0, token, word);
+/// #         out.ack(token);
+/// #     }
+/// #     fn reply(&mut self, known: usize, _: &mut Output<Words, ()>) {
+/// #         self.known = known;
+/// #     }
+/// # }
+/// // `Pass` emits what comes, and acks it. The new edge goes to the acker together with the old one.
+/// let routes = vec![Route { grouping: Grouping::All, targets: vec![TaskId(2)] }];
+/// let mut task = BoltTask::new(TaskId(1), routes, 7, Pass::default());
+/// let anchors = [Anchor { root: Root(1), edge: 5 }].into_iter().collect();
+/// let effects = task.tuple(0, Tuple { anchors, from: TaskId(0), message: "tine" });
+/// let [Effect::Send { tuple, .. }, Effect::Acker(AckerEvent::Ack { value, .. })] = &effects[..] else { panic!() };
+/// assert_eq!(*value, 5 ^ tuple.anchors[0].edge);
+///
+/// task.reply(10, 42); // the answer to a call
+/// assert_eq!(task.bolt().known, 42);
+/// ```
 #[derive(Clone, Debug)]
 pub struct BoltTask<F: Flow, B: Bolt<F>> {
     bolt: B,
@@ -510,6 +554,53 @@ impl<F: Flow, B: Bolt<F>> BoltTask<F, B> {
 }
 
 /// One spout with its bookkeeping.
+///
+/// ```
+/// use tine_core::acker::TreeEnd;
+/// use tine_core::task::{Effect, Output, Spout, SpoutTask};
+/// use tine_core::{failure::Failure, id::TaskId, tuple::{Flow, Root}};
+///
+/// # struct Words;
+/// # impl Flow for Words {
+/// #     type Message = String;
+/// #     type Note = ();
+/// #     type Id = u64;
+/// # }
+/// /// Asks for lines, and emits each that comes.
+/// #[derive(Default)]
+/// struct Lines {
+///     offset: u64,
+/// }
+///
+/// impl Spout<Words> for Lines {
+///     type Call = u64;
+///     type Reply = String;
+///
+///     fn open(&mut self, out: &mut Output<Words, u64>) {
+///         out.call(self.offset);
+///     }
+///
+///     fn reply(&mut self, line: String, out: &mut Output<Words, u64>) {
+///         let at = self.offset;
+///         self.offset += line.len() as u64;
+///         out.start_tree(at, vec![(0, line)]);
+///         out.call(self.offset);
+///     }
+///
+///     fn ack(&mut self, _: u64, _: Vec<()>, _: &mut Output<Words, u64>) {}
+///     fn fail(&mut self, at: u64, _: Failure, out: &mut Output<Words, u64>) {
+///         out.call(at);
+///     }
+/// }
+///
+/// let mut task = SpoutTask::new(TaskId(0), vec![], 7, Lines::default());
+/// assert!(matches!(task.open(0)[..], [Effect::Call(0)]));
+/// assert!(matches!(task.reply(0, "to be\n".to_owned())[..], [Effect::Acker(_), Effect::Call(6)]));
+/// assert!(task.ended(5, Root(1), TreeEnd::Complete(vec![])).is_empty(), "a tree of an earlier life");
+/// assert_eq!(task.spout().offset, 6);
+/// let lines = task.into_spout(); // to be wired anew
+/// assert_eq!(lines.offset, 6);
+/// ```
 #[derive(Clone, Debug)]
 pub struct SpoutTask<F: Flow, S: Spout<F>> {
     spout: S,

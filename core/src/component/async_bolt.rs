@@ -50,6 +50,50 @@ pub trait AsyncBolt: Send + 'static {
     type Out: Data;
 
     /// Before the first tuple. An error ends the topology.
+    ///
+    /// ```
+    /// # use tine_core::component::{Async, AsyncBolt, Context};
+    /// # use tine_core::topology::Topology;
+    /// # use tine_core::{component::*, failure::*};
+    /// # struct Items<I>(I);
+    /// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+    /// #     type Out = I::Item;
+    /// #     type Id = ();
+    /// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+    /// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+    /// #     }
+    /// # }
+    /// /// Says who asks.
+    /// #[derive(Default)]
+    /// struct Greet {
+    ///     name: String,
+    /// }
+    ///
+    /// impl AsyncBolt for Greet {
+    ///     type In = u64;
+    ///     type Out = String;
+    ///
+    ///     fn prepare(&mut self, context: &Context) -> Result<(), Failure> {
+    ///         self.name = format!("{} {}", context.component(), context.index());
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn call(&mut self, user: u64) -> impl Future<Output = Result<Vec<String>, Failure>> + Send + 'static {
+    ///         let greeting = format!("{} greets user {user}", self.name);
+    ///         async move { Ok(vec![greeting]) }
+    ///     }
+    /// }
+    /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    /// # let handle = runtime.handle().clone();
+    /// # let (told, greetings) = std::sync::mpsc::sync_channel(100);
+    /// # let topology = Topology::new("users");
+    /// # let users = topology.spout("users", || Items(7..8u64));
+    /// # let greet = topology.bolt("greet", move || Async::new(Greet::default(), 1, handle.clone())).shuffle(&users);
+    /// # topology.each("tell", move |it: String, _: &mut Emit<'_, ()>| Ok(drop(told.send(it)))).shuffle(&greet);
+    /// # topology.run()?;
+    /// # assert_eq!(greetings.try_iter().collect::<Vec<_>>(), ["greet 0 greets user 7"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn prepare(&mut self, _context: &Context) -> Result<(), Failure> {
         Ok(())
     }

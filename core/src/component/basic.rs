@@ -33,6 +33,70 @@ use crate::failure::Failure;
 /// let topology = tine_core::topology::Topology::new("numbered");
 /// topology.bolt("number", || Basic(Number::default()));
 /// ```
+///
+/// With a stream of its own, something to begin and something to end with, and a clock:
+///
+/// ```
+/// use std::time::Duration;
+/// use tine_core::component::{Basic, BasicBolt, Context, Declaration, Emit, Next, Port, Spout, SpoutCollector};
+/// use tine_core::{failure::Failure, topology::Topology};
+///
+/// const EMPTY: Port<()> = Port::new("empty");
+///
+/// /// Says now and then how many letters there were.
+/// #[derive(Default)]
+/// struct Letters {
+///     name: String,
+///     count: usize,
+/// }
+///
+/// impl BasicBolt for Letters {
+///     type In = &'static str;
+///     type Out = usize;
+///
+///     fn declare(streams: &mut Declaration) {
+///         streams.stream(EMPTY);
+///     }
+///
+///     fn prepare(&mut self, context: &Context) -> Result<(), Failure> {
+///         self.name = format!("{} {}", context.component(), context.index());
+///         Ok(())
+///     }
+///
+///     fn execute(&mut self, line: &'static str, out: &mut Emit<'_, usize>) -> Result<(), Failure> {
+///         self.count += line.len();
+///         if line.is_empty() { out.emit_to(EMPTY, ()) } else { Ok(()) }
+///     }
+///
+///     fn tick(&mut self, out: &mut Emit<'_, usize>) -> Result<(), Failure> {
+///         out.emit(self.count);
+///         Ok(())
+///     }
+///
+///     fn cleanup(&mut self) {
+///         tracing::info!("{}: {} letters", self.name, self.count);
+///     }
+/// }
+///
+/// # struct Words(std::array::IntoIter<&'static str, 3>);
+/// # impl Spout for Words {
+/// #     type Out = &'static str;
+/// #     type Id = ();
+/// #     fn next(&mut self, out: &mut SpoutCollector<&'static str, ()>) -> Result<Next, Failure> {
+/// #         Ok(self.0.next().map_or(Next::Idle, |word| { out.emit(word, ()); Next::More }))
+/// #     }
+/// # }
+/// let (told, counts) = std::sync::mpsc::sync_channel(100);
+/// let topology = Topology::new("letters");
+/// let words = topology.spout("words", || Words(["to", "be", ""].into_iter())); // and then it waits for more
+/// let letters = topology.bolt("letters", || Basic(Letters::default())).tick_every(Duration::from_millis(1));
+/// let letters = letters.shuffle(&words);
+/// topology.each("tell", move |count: usize, _: &mut Emit<'_, ()>| Ok(drop(told.try_send(count)))).global(&letters);
+/// let running = topology.start()?;
+/// assert!(counts.iter().any(|count| count == 4));
+/// # running.kill()?;
+/// # Ok::<(), tine_core::engine::RunError>(())
+/// ```
 pub trait BasicBolt: Send + 'static {
     /// What it consumes.
     type In: Send + 'static;

@@ -84,6 +84,70 @@ pub enum Next {
 ///     }
 /// }
 /// ```
+///
+/// A whole life, with a pause:
+///
+/// ```
+/// use std::sync::mpsc::SyncSender;
+/// use tine_core::component::{Context, Declaration, Emit, Next, Port, Spout, SpoutCollector};
+/// use tine_core::{failure::Failure, topology::Topology};
+///
+/// const NEWS: Port<String> = Port::new("news");
+///
+/// /// Would subscribe to something; here it says what it would do.
+/// struct Feed(SyncSender<&'static str>);
+///
+/// impl Feed {
+///     fn say(&self, what: &'static str) {
+///         let _ = self.0.try_send(what);
+///     }
+/// }
+///
+/// impl Spout for Feed {
+///     type Out = u64;
+///     type Id = ();
+///
+///     fn declare(streams: &mut Declaration) {
+///         streams.stream(NEWS);
+///     }
+///
+///     fn open(&mut self, context: &Context) -> Result<(), Failure> {
+///         tracing::info!("{} of {}", context.component(), context.topology());
+///         self.say("subscribe");
+///         Ok(())
+///     }
+///
+///     fn deactivate(&mut self) {
+///         self.say("pause");
+///     }
+///
+///     fn activate(&mut self) {
+///         self.say("go on");
+///     }
+///
+///     fn next(&mut self, _: &mut SpoutCollector<u64, ()>) -> Result<Next, Failure> {
+///         Ok(Next::Idle) // nothing has come
+///     }
+///
+///     fn close(&mut self) {
+///         self.say("unsubscribe");
+///     }
+/// }
+///
+/// let (say, said) = std::sync::mpsc::sync_channel(100);
+/// let topology = Topology::new("feed");
+/// let feed = topology.spout("feed", move || Feed(say.clone()));
+/// topology.each("news", |_: String, _: &mut Emit<'_, ()>| Ok(())).shuffle(&feed.port(NEWS));
+/// let running = topology.start()?;
+/// assert_eq!(said.recv()?, "subscribe");
+/// running.deactivate();
+/// assert_eq!(said.recv()?, "pause");
+/// running.activate();
+/// assert_eq!(said.recv()?, "go on");
+/// running.stop()?;
+/// assert_eq!(said.try_iter().last(), Some("unsubscribe"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Spout: Send + 'static {
     /// What it emits into its default stream.
     type Out: Data;

@@ -443,6 +443,26 @@ impl Running {
 
     /// [`drain`](Running::drain) and [`wait`](Running::wait).
     ///
+    /// ```
+    /// # use tine_core::topology::Topology;
+    /// # use tine_core::{component::*, failure::*};
+    /// # struct Items<I>(I);
+    /// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
+    /// #     type Out = I::Item;
+    /// #     type Id = ();
+    /// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
+    /// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
+    /// #     }
+    /// # }
+    /// # let topology = Topology::new("numbers");
+    /// # let numbers = topology.spout("numbers", || Items(0..u64::MAX));
+    /// # topology.each("sink", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&numbers);
+    /// let running = topology.start()?;
+    /// let summary = running.stop()?;
+    /// assert!(summary.drained && summary.failed() == 0);
+    /// # Ok::<(), tine_core::engine::RunError>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`wait`](Running::wait).
     pub fn stop(self) -> Result<Summary, RunError> {
