@@ -93,7 +93,7 @@ impl Context {
         of_stream.flat_map(|(_, tasks)| tasks.iter().copied()).collect()
     }
 
-    /// Wakes the task from anywhere: a bolt is told by `woken`, a spout by its `next`.
+    /// Wakes the task from anywhere: a bolt is told by [`woken`](super::Bolt::woken), a spout by its [`next`](super::Spout::next).
     pub fn waker(&self) -> Waker {
         Waker(Arc::clone(&self.bell))
     }
