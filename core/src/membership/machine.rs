@@ -102,13 +102,13 @@ pub enum Effect {
 /// One worker's view of the membership.
 ///
 /// ```
-/// use tine_core::membership::{Common, Effect, Event, Member, Membership, Sight, record::Capacity};
+/// use tine_core::membership::{Common, Effect, Event, Member, Membership, Sight, record::{Capacity, Intent}};
 /// use tine_core::{hash::Hash128, id::{Nonce, WorkerId}, transport::{Peer, Token}};
 ///
 /// // A worker that is alone, and leads.
 /// let common = Common { fingerprint: Hash128::of(b"split, count"), lineage: 42 };
 /// let peer = Peer { id: WorkerId(7), address: "worker-1.example:7100".to_owned(), token: Token(0x5eed) };
-/// let me = Member { peer, common, capacity: Capacity { readers: 1, stages: 2 }, leaving: false, rival: None };
+/// let me = Member { peer, common, capacity: Capacity { readers: 1, stages: 2 }, intent: Intent::Stay, rival: None };
 /// let mut membership = Membership::placing(common, vec![1, 2]); // `new` for a topology whose tasks are not placed
 /// membership.step(Event::Registered(me.clone()));
 /// membership.step(Event::Seen(Sight { members: vec![me.clone()], assignment: None }));

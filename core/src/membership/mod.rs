@@ -98,18 +98,18 @@ pub struct Sight {
 ///     }
 /// }
 ///
-/// # use tine_core::membership::{Common, record::Capacity};
+/// # use tine_core::membership::{Common, record::{Capacity, Intent}};
 /// # use tine_core::{hash::Hash128, id::WorkerId, transport::{Peer, Token}};
 /// # let common = Common { fingerprint: Hash128(7), lineage: 0 };
 /// # let peer = |id| Peer { id: WorkerId(id), address: format!("h:{id}"), token: Token(0) };
 /// # let capacity = Capacity { readers: 1, stages: 1 };
-/// # let member = |id| Member { peer: peer(id), common, capacity, leaving: false, rival: None };
+/// # let member = |id| Member { peer: peer(id), common, capacity, intent: Intent::Stay, rival: None };
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// let registry = Registry::default();
 /// let first = registry.register("words", &member(1)).await?;
 /// let second = registry.register("words", &member(2)).await?;
-/// first.update(&Member { leaving: true, ..member(1) }).await?;
-/// assert!(second.look().await?.members[0].leaving);
+/// first.update(&Member { intent: Intent::Leave, ..member(1) }).await?;
+/// assert_eq!(second.look().await?.members[0].intent, Intent::Leave);
 /// drop(first);
 /// assert_eq!(second.look().await?.members.len(), 1);
 /// # Ok::<(), Failure>(())

@@ -27,6 +27,19 @@ pub type Registered = (Member, Arc<dyn Registration>);
 
 /// Registers the worker that its peers reach at `address`, under a new name; tries for as long as it takes.
 ///
+/// ```no_run
+/// use tine_core::coordination::Coordination;
+/// use tine_core::membership::{Common, presence::register, record::Capacity};
+/// use tine_core::failure::Failure;
+///
+/// async fn appear(zookeeper: &dyn Coordination, common: Common) -> Result<(), Failure> {
+///     let capacity = Capacity { readers: 1, stages: 2 };
+///     let (member, registration) = register(zookeeper, "words", "worker-1.example:7100", common, capacity).await?;
+///     println!("{} sees {} workers", member.peer.id, registration.look().await?.members.len());
+///     Ok(())
+/// }
+/// ```
+///
 /// # Errors
 /// `Fatal` when trying again cannot help.
 pub async fn register(
@@ -56,6 +69,20 @@ pub async fn register(
 }
 
 /// Looks again and again, and tells whatever is another sight than the one before; until nobody hears it.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use tine_core::membership::{Registration, Sight, presence::watch};
+/// use tokio::sync::mpsc;
+///
+/// async fn follow(registration: Arc<dyn Registration>) {
+///     let (told, mut sights) = mpsc::channel::<Sight>(1);
+///     tokio::spawn(watch(registration, told));
+///     while let Some(sight) = sights.recv().await {
+///         println!("{} workers, {:?}", sight.members.len(), sight.assignment.map(|it| it.era));
+///     }
+/// }
+/// ```
 pub async fn watch<T: From<Sight>>(registration: Arc<dyn Registration>, told: mpsc::Sender<T>) {
     let mut before = None::<Sight>;
     loop {

@@ -37,14 +37,14 @@ pub struct Common {
 /// A registered worker.
 ///
 /// ```
-/// use tine_core::membership::{Common, Member, record::Capacity};
+/// use tine_core::membership::{Common, Member, record::{Capacity, Intent}};
 /// use tine_core::{hash::Hash128, id::WorkerId, transport::{Peer, Token}};
 ///
 /// let member = Member {
 ///     peer: Peer { id: WorkerId(7), address: "worker-1.example:7100".to_owned(), token: Token(0x5eed) },
 ///     common: Common { fingerprint: Hash128::of(b"split, count"), lineage: 42 },
 ///     capacity: Capacity { readers: 1, stages: 2 },
-///     leaving: false,
+///     intent: Intent::Stay,
 ///     rival: None,
 /// };
 /// assert_eq!(Member::decode(&member.encode())?, member);
@@ -65,6 +65,22 @@ pub struct Member {
 }
 
 /// What a worker wants of the others.
+///
+/// ```
+/// use tine_core::membership::record::Intent;
+///
+/// /// What a person is told of a worker.
+/// fn told(intent: &Intent) -> String {
+///     match intent {
+///         Intent::Stay => "works".to_owned(),
+///         Intent::Leave => "gives its tasks away".to_owned(),
+///         Intent::End { error: Some(error), .. } => format!("ends the topology: {error}"),
+///         Intent::End { drained, .. } => format!("ends the topology{}", if *drained { "" } else { " at once" }),
+///     }
+/// }
+///
+/// assert_eq!(told(&Intent::End { drained: true, error: None }), "ends the topology");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Intent {
     /// To work with them.

@@ -345,7 +345,7 @@ impl Topology {
 
     /// Starts this process as one of the topology's workers; the others are started the same way, anywhere. Each runs its share of the
     /// tasks, and the shares follow whoever comes and goes. Returns as soon as the port is open; what goes wrong later comes out of
-    /// [`Running::wait`]. See [`cluster`](crate::cluster).
+    /// [`Running::wait`]. See [`cluster`].
     ///
     /// ```no_run
     /// use std::sync::Arc;
