@@ -207,7 +207,7 @@ impl<T> Grouping<T> {
         Grouping { rule: Rule::Fields { names, known: T::NAMES, hash: T::field_hash, partial } }
     }
 
-    /// As the user chooses; `make` is called once for each sending task.
+    /// As the user [chooses](Choose); `make` is called once for each sending task.
     pub fn custom<C: Choose<T> + 'static>(make: impl Fn() -> C + Send + Sync + 'static) -> Self {
         Grouping { rule: Rule::Custom(Arc::new(move || Box::new(make()))) }
     }

@@ -356,12 +356,13 @@ impl<I: 'static> Adapters<I> {
 /// topology.each("sum", sink()).global(&letters);
 /// topology.each("every task", sink()).all(&letters).tasks(3);
 /// topology.each("nearest task", sink()).input(&letters, Grouping::local_or_shuffle()).tasks(3);
+/// topology.each("named task", sink()).direct(&letters); // gets what is emitted with `emit_direct`
 /// topology.each("long", |_: String, _: &mut Emit<'_, ()>| Ok(())).shuffle(&letters.port(LONG));
 ///
 /// let summary = topology.run()?;
 /// let executed = |bolt| summary.tasks.iter().filter(|task| task.component == bolt).map(|task| task.executed).sum();
-/// let executed: [u64; 4] = ["sum", "every task", "nearest task", "long"].map(executed);
-/// assert_eq!(executed, [4, 12, 4, 1]);
+/// let executed: [u64; 5] = ["sum", "every task", "nearest task", "named task", "long"].map(executed);
+/// assert_eq!(executed, [4, 12, 4, 0, 1]);
 /// # Ok::<(), tine_core::engine::RunError>(())
 /// ```
 pub struct BoltHandle<B: Bolt> {
