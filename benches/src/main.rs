@@ -8,8 +8,8 @@
 //! Read in this order: [`workload`] makes the records and knows what must come of them; [`contest`] lets systems do one job
 //! after the other, each a child process ([`side`]) watched from outside, and compares. [`kafka_to_postgres`], [`json`]
 //! and [`two_stages`] are such contests. [`hand`] holds the loops a strong engineer writes by hand, [`tine_side`] the same
-//! jobs for tine. [`latency`], [`memory`], [`embedded`] and [`pipeline`] measure what a contest cannot. [`core`], [`core_latency`] and [`cluster`]
-//! measure the tuple engine alone.
+//! jobs for tine. [`latency`], [`memory`], [`embedded`] and [`pipeline`] measure what a contest cannot. [`core`], [`core_latency`], [`core_shuffle`]
+//! and [`cluster`] measure the tuple engine alone.
 //!
 //! No figure is printed of a run whose results were wrong: it ends the benchmark.
 
@@ -19,6 +19,7 @@ mod cluster;
 mod contest;
 mod core;
 mod core_latency;
+mod core_shuffle;
 mod embedded;
 mod goal;
 mod hand;
@@ -75,6 +76,8 @@ enum Benchmark {
     Core(core::Options),
     #[command(about = core_latency::ABOUT)]
     CoreLatency(core_latency::Options),
+    #[command(about = core_shuffle::ABOUT)]
+    CoreShuffle(core_shuffle::Options),
     #[command(about = core_latency::ABOUT_MEMORY)]
     CoreMemory(core_latency::MemoryOptions),
     #[command(about = cluster::ABOUT)]
@@ -115,6 +118,7 @@ fn run(benchmark: Benchmark) -> Result<()> {
             ("pipeline", pipeline::ABOUT),
             ("core", core::ABOUT),
             ("core-latency", core_latency::ABOUT),
+            ("core-shuffle", core_shuffle::ABOUT),
             ("core-memory", core_latency::ABOUT_MEMORY),
             ("cluster", cluster::ABOUT),
         ]),
@@ -127,6 +131,7 @@ fn run(benchmark: Benchmark) -> Result<()> {
         Benchmark::Pipeline(options) => pipeline::run(&options),
         Benchmark::Core(options) => core::run(&options),
         Benchmark::CoreLatency(options) => core_latency::run(&options),
+        Benchmark::CoreShuffle(options) => core_shuffle::run(&options),
         Benchmark::CoreMemory(options) => core_latency::run_memory(&options),
         Benchmark::Cluster(options) => cluster::run(&options),
         Benchmark::ClusterWorker { task } => cluster::work(&serde_json::from_str(&task)?),
