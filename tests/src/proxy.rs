@@ -30,6 +30,8 @@ use crate::services::free_port;
 
 /// One read: large enough that load through the proxy is not about the proxy.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// How many ports are tried.
+const BIND_TRIES: u32 = 20;
 /// How long the server may take to read what was forwarded before a cut.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -90,11 +92,23 @@ impl fmt::Debug for Proxy {
     }
 }
 
+/// A port that was free may be another's a moment later.
+async fn bind() -> io::Result<(SocketAddr, TcpListener)> {
+    let mut tries = 0;
+    loop {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok((address, listener)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < BIND_TRIES => tries += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 impl Proxy {
     /// Listens on a free loopback port in front of `upstream` (`host:port`), which need not run yet.
     pub async fn start(upstream: impl Into<String>) -> io::Result<Self> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let listener = TcpListener::bind(address).await?;
+        let (address, listener) = bind().await?;
         let inside = Arc::new(Inside {
             upstream: Mutex::new(upstream.into()),
             address,

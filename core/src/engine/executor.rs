@@ -57,7 +57,15 @@ impl Executor {
     }
 }
 
+/// A thread that sleeps for a time is to wake then: Linux may let it sleep 50 µs longer, to wake several threads at once. Refused,
+/// nothing is wrong but the time.
+fn sleep_exactly() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+}
+
 fn run(mut tasks: Vec<Box<dyn Task>>, shared: &Shared, retire: &AtomicBool) -> Vec<Box<dyn Task>> {
+    sleep_exactly();
     tasks.iter().for_each(|task| task.attach());
     let mut lulls = 0;
     while shared.phase() != Phase::Stopped {

@@ -244,7 +244,12 @@ impl<T> Grouping<T> {
             Rule::Fields { names, known, hash, partial } => {
                 let index = |name: &String| known.iter().position(|known| known == name);
                 let (indexes, hash): (Vec<usize>, _) = (names.iter().filter_map(index).collect(), *hash);
-                key(Arc::new(move |value| combined(indexes.iter().map(|index| hash(value, *index)))), *partial)
+                let several = move |value: &T| match indexes[..] {
+                    // As the field itself, so that streams meet that are grouped in either way.
+                    [index] => hash(value, index),
+                    _ => combined(indexes.iter().map(|index| hash(value, *index))),
+                };
+                key(Arc::new(several), *partial)
             }
             Rule::Custom(make) => {
                 let mut custom = make();
@@ -442,6 +447,30 @@ mod tests {
         let mut counts = picks(&Grouping::partial_key(|value| value), 8, std::iter::repeat_n(key.unwrap(), 100));
         counts.sort_unstable();
         assert_eq!(counts[6..], [50, 50]);
+    }
+
+    #[test]
+    fn fields_by_their_names_are_the_fields() {
+        #[derive(Clone)]
+        struct Sale {
+            user: u64,
+            shop: String,
+        }
+        crate::named!(Sale { user, shop });
+        let lane = |grouping: Grouping<Sale>, user: u64| {
+            let sale = Sale { user, shop: format!("shop {user}") };
+            grouping.chooser(&[TaskId(0); 64]).pick(&sale, 64, |_| Room::Here)
+        };
+        for user in 0..100 {
+            assert_eq!(
+                lane(Grouping::field_names(&["user"]), user),
+                lane(Grouping::fields(|sale: &Sale| &sale.user), user)
+            );
+            assert_eq!(
+                lane(Grouping::field_names(&["user", "shop"]), user),
+                lane(Grouping::fields_by(|sale: &Sale| (sale.user, sale.shop.clone())), user)
+            );
+        }
     }
 
     #[test]
