@@ -21,6 +21,11 @@ pub(crate) struct Streams<O> {
 }
 
 impl<O: Data> Streams<O> {
+    /// Whether a tuple more would find room, whichever stream it goes to.
+    pub(crate) fn has_room(&self) -> bool {
+        self.default.has_room() && self.ports.iter().all(|port| port.has_room())
+    }
+
     /// Hands over what waits; answers whether nothing is kept back.
     pub(crate) fn flush(&mut self, partial: bool, links: &mut Links) -> bool {
         let free = self.default.flush(partial, links);

@@ -69,13 +69,15 @@ impl<B: Bolt> Task for BoltTask<B> {
             self.prepare(now_us);
         }
         let mut worked = self.ticks(now_us);
-        if self.out.streams.flush(false, &mut self.out.links) {
+        self.out.streams.flush(false, &mut self.out.links);
+        if self.out.streams.has_room() {
             for _ in 0..CHUNKS_PER_TURN {
                 let Some(chunk) = self.next_chunk() else { break };
                 worked = true;
                 self.execute(chunk);
                 self.out.links.acks.flush();
-                if !self.out.streams.flush(false, &mut self.out.links) {
+                self.out.streams.flush(false, &mut self.out.links);
+                if !self.out.streams.has_room() {
                     break;
                 }
             }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! **Nothing waits for anybody in a circle.** A task that finds no room keeps its chunk and takes no more input until
-//! there is room; acks and edges that lead back never wait; the other edges form no circle (`topology::check`). So whoever is
+//! there is room (behind a shuffle: at one of its receivers); acks and edges that lead back never wait; the other edges form no circle (`topology::check`). So whoever is
 //! at the end of the longest chain can always work, and then the one before it.
 //!
 //! Read in this order: [`lineage`], [`inbox`], [`outlet`], [`acks`]; [`links`] and [`shared`]; [`task`], [`bolt_task`],

@@ -63,6 +63,8 @@ pub(crate) struct Lane<T> {
 pub(crate) trait AnyOutput: Send {
     /// Hands over what waits, and with `partial` also chunks that are not full. Answers whether nothing is kept back.
     fn flush(&mut self, partial: bool, links: &mut Links) -> bool;
+    /// Whether a tuple more would find room, whatever its value.
+    fn has_room(&self) -> bool;
     fn publish(&self);
     fn name(&self) -> &str;
     fn as_any(&mut self) -> &mut dyn Any;
@@ -141,6 +143,10 @@ impl<T: Data> AnyOutput for Output<T> {
         free
     }
 
+    fn has_room(&self) -> bool {
+        self.outlets.iter().all(Outlet::has_room)
+    }
+
     fn publish(&self) {
         let lanes = self.outlets.iter().flat_map(|outlet| &outlet.lanes);
         self.meter.publish(self.emitted, lanes.map(|lane| lane.transferred).sum());
@@ -156,6 +162,12 @@ impl<T: Data> AnyOutput for Output<T> {
 }
 
 impl<T: Data> Outlet<T> {
+    /// A grouping that passes over full queues needs one that is not; any other may choose each of them.
+    fn has_room(&self) -> bool {
+        let mut lanes = self.lanes.iter().map(|lane| lane.kept.is_empty());
+        if self.chooser.passes_over() { lanes.any(|is_free| is_free) } else { lanes.all(|is_free| is_free) }
+    }
+
     #[inline]
     fn emit(&mut self, value: T, links: &mut Links, bear: &mut impl FnMut(&mut Links) -> Lineage) {
         let lanes = &self.lanes;
@@ -207,7 +219,7 @@ impl<T: Data> Lane<T> {
     #[inline]
     fn room(&self) -> Room {
         match (self.kept.is_empty(), self.inbox.is_here()) {
-            (false, _) => Room::Full,
+            (false, _) => Room::Full(self.kept.len()),
             (true, true) => Room::Here,
             (true, false) => Room::Elsewhere,
         }

@@ -97,9 +97,9 @@ impl<S: Spout> Task for SpoutTask<S> {
         }
         self.turn_active(phase == Phase::Active);
         let mut worked = self.hear(now_us);
-        let free = self.out.streams.flush(false, &mut self.out.links);
+        self.out.streams.flush(false, &mut self.out.links);
         let mut wait = None;
-        if free && phase == Phase::Active && !self.progress.done {
+        if self.out.streams.has_room() && phase == Phase::Active && !self.progress.done {
             match self.ask(now_us) {
                 Some(Next::More) => worked = true,
                 Some(Next::Idle) => {

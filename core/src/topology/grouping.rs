@@ -312,7 +312,14 @@ pub(crate) enum Room {
     Here,
     /// There is room, and the task runs on another worker.
     Elsewhere,
-    Full,
+    /// There is none, and so many chunks wait for some.
+    Full(usize),
+}
+
+impl Room {
+    fn kept(self) -> usize {
+        if let Room::Full(kept) = self { kept } else { 0 }
+    }
 }
 
 /// A grouping at work in one sending task.
@@ -341,12 +348,16 @@ enum Choice<T> {
 }
 
 impl<T> Chooser<T> {
+    /// Whether a target with a full queue gets nothing while another's is not full.
+    pub(crate) fn passes_over(&self) -> bool {
+        matches!(self.choice, Choice::Shuffle { .. })
+    }
+
     /// Whom a tuple goes to; `room` says where a target runs and whether its queue takes more.
     #[inline]
     pub(crate) fn pick(&mut self, value: &T, targets: usize, room: impl Fn(usize) -> Room) -> Pick {
         match &mut self.choice {
             Choice::Shuffle { among, next, near } => {
-                let start = *next;
                 let mut pass = |suits: fn(Room) -> bool| {
                     for _ in 0..among.len() {
                         *next = if *next + 1 >= among.len() { 0 } else { *next + 1 };
@@ -356,10 +367,11 @@ impl<T> Chooser<T> {
                     }
                     false
                 };
-                let found = *near && pass(|room| room == Room::Here) || pass(|room| room != Room::Full);
-                // All are full: they take turns all the same.
+                let found = *near && pass(|room| room == Room::Here) || pass(|room| !matches!(room, Room::Full(_)));
                 if !found {
-                    *next = if start + 1 >= among.len() { 0 } else { start + 1 };
+                    // All are full: they take turns all the same, but not where a task takes nothing at all.
+                    let turns = (*next + 1..among.len()).chain(0..=*next);
+                    *next = turns.min_by_key(|at| room(among[*at]).kept()).unwrap_or(0);
                 }
                 Pick::One(among[*next])
             }
@@ -420,11 +432,13 @@ mod tests {
         assert_eq!(picks(&Grouping::shuffle(), 3, 0..300), [100; 3]);
         let mut chooser = Grouping::<u64>::shuffle().chooser(&[TaskId(0), TaskId(1), TaskId(2)]);
         for _ in 0..50 {
-            let room = |lane| if lane == 1 { Room::Full } else { Room::Here };
+            let room = |lane| if lane == 1 { Room::Full(1) } else { Room::Here };
             assert_ne!(chooser.pick(&0, 3, room), Pick::One(1));
         }
-        let full: Vec<_> = (0..3).map(|_| chooser.pick(&0, 3, |_| Room::Full)).collect();
+        let full: Vec<_> = (0..3).map(|_| chooser.pick(&0, 3, |_| Room::Full(1))).collect();
         assert!((0..3).all(|lane| full.contains(&Pick::One(lane))), "all full: each in turn: {full:?}");
+        let least = |lane| Room::Full(if lane == 2 { 1 } else { 3 });
+        assert!((0..5).all(|_| chooser.pick(&0, 3, least) == Pick::One(2)), "where the least waits");
     }
 
     #[test]
@@ -432,7 +446,7 @@ mod tests {
         let mut chooser = Grouping::<u64>::local_or_shuffle().chooser(&[TaskId(0), TaskId(1), TaskId(2)]);
         let near = |lane| if lane == 1 { Room::Here } else { Room::Elsewhere };
         assert!((0..10).all(|_| chooser.pick(&0, 3, near) == Pick::One(1)));
-        let full = |lane| if lane == 1 { Room::Full } else { Room::Elsewhere };
+        let full = |lane| if lane == 1 { Room::Full(1) } else { Room::Elsewhere };
         assert!((0..10).all(|_| chooser.pick(&0, 3, full) != Pick::One(1)));
     }
 

@@ -24,6 +24,32 @@ fn gate(open: &Arc<AtomicBool>) {
 }
 
 #[test]
+fn behind_a_shuffle_a_task_that_does_not_return_holds_up_nobody_else() {
+    let (log, open) = (Log::default(), Arc::new(AtomicBool::new(false)));
+    let (of_spout, of_bolt, of_log) = (log.clone(), Arc::clone(&open), log.clone());
+    let stuck = Arc::new(AtomicBool::new(false));
+    let mut topology = Topology::new("one is slow");
+    topology.configure(|settings| (settings.queue_tuples, settings.chunk_tuples) = (64, 16));
+    let numbers = topology.spout("numbers", move || Numbers::below(20_000, &of_spout)).max_pending(2000);
+    topology
+        .each("work", move |number: u64, _: &mut Emit<'_, ()>| {
+            if !stuck.swap(true, Ordering::SeqCst) {
+                gate(&of_bolt);
+            }
+            of_log.see(0, number);
+            Ok(())
+        })
+        .shuffle(&numbers)
+        .tasks(3);
+    let running = topology.start().unwrap();
+    // All but what stands in front of the one: a queue, and a few chunks.
+    until("the others work off everything else", || log.acked().len() >= 20_000 - 64 - 12 * 16);
+    open.store(true, Ordering::SeqCst);
+    assert!(running.wait().unwrap().drained);
+    assert_eq!(log.acked(), (0..20_000).collect::<Vec<_>>());
+}
+
+#[test]
 fn backpressure_reaches_the_spout_with_and_without_acking() {
     for acking in [true, false] {
         let (log, open) = (Log::default(), Arc::new(AtomicBool::new(false)));
