@@ -442,3 +442,59 @@ fn a_change_of_owners_waits_until_what_is_under_way_is_complete() {
     world.answer_bounds();
     assert_eq!(world.trees.len(), 1);
 }
+
+#[test]
+fn a_reign_that_was_lost_before_it_was_heard_of_is_not_begun() {
+    let mut world = World::new(CommitMode::Whole, Horizon::Endless);
+    assert!(matches!(world.call(), Call::Campaign));
+    world.tell(Reply::Lost(NONCE, Failure::transient("the session has ended")));
+    let elected = Elected { nonce: NONCE, record: GroupRecord::default(), lineage: LINEAGE, fence: Attempt::NONE };
+    world.tell(Reply::Elected(Box::new(elected)));
+    assert!(matches!(&world.calls[..], [Call::Campaign]), "{:?}", world.calls);
+    // The next one is another.
+    world.rows.iter_mut().for_each(|row| row.fence = Attempt::NONE);
+    let elected = Elected { nonce: Nonce(78), record: GroupRecord::default(), lineage: LINEAGE, fence: Attempt::NONE };
+    world.tell(Reply::Elected(Box::new(elected)));
+    assert!(matches!(world.calls.last(), Some(Call::Claim(claim)) if claim.nonce == Nonce(78)), "{:?}", world.calls);
+}
+
+#[test]
+fn an_answer_about_bounds_to_an_older_attempt_is_not_planned_on() {
+    let mut world = World::new(CommitMode::Whole, Horizon::Endless);
+    world.elect(GroupRecord::default());
+    let Call::Bounds { attempt: older, .. } = world.call() else { panic!("expected a look at the sources") };
+    world.tell(Reply::NoteFailed(NONCE, Failure::transient("x")));
+    world.skip_notes();
+    world.answer_raise();
+    let late = Reply::Bounds { attempt: older, result: Ok(vec![vec![]]), time_ms: 0, seed: 0 };
+    world.tell(late);
+    assert!(world.trees.is_empty(), "nothing is planned on it");
+    world.answer_bounds();
+    assert_eq!(world.trees.len(), 1);
+}
+
+#[test]
+fn after_a_lost_tail_the_end_of_a_run_is_worked_out_anew() {
+    let setup = Setup { batch_units_max: 100, in_flight_max: 1, ..World::setup(CommitMode::Whole, Horizon::Now) };
+    let mut world = World::with(setup);
+    let one_more = |world: &mut World| {
+        world.answer_bounds();
+        world.process(9);
+        world.end_tree(TreeEnd::Complete(vec![Note::Committed]));
+        world.calls.retain(|call| matches!(call, Call::Bounds { .. } | Call::Finish(_)));
+    };
+    world.end = 200;
+    world.elect(GroupRecord::default());
+    one_more(&mut world);
+    world.answer_bounds();
+    world.end_tree(TreeEnd::Failed(Failure::new(FailureKind::Unknown, "lost")));
+    world.skip_notes();
+    // The database knows nothing of the first transaction, and the sources hold more by now.
+    world.end = 300;
+    world.answer_raise();
+    one_more(&mut world);
+    one_more(&mut world);
+    assert!(!world.calls.iter().any(|call| matches!(call, Call::Finish(_))), "200 were the end of the run before");
+    one_more(&mut world);
+    assert_eq!(finished(&mut world), Ok(()));
+}
