@@ -16,7 +16,7 @@
 //! it; in front of one that runs elsewhere a [`courier`] does, one for each peer. So tasks do not know where others run, and
 //! when a task moves, what waits for it moves after it.
 //!
-//! **Taking in never waits.** A worker sends only what it has credit for, counted for each receiving task, so a full queue
+//! **Taking in never waits.** A worker sends only what it has credit for, counted for each receiving queue, so a full queue
 //! holds back its own senders and nobody else's: the circle-free edges of one process stay circle-free across several.
 //!
 //! **Nothing is lost in silence.** What a broken connection may have lost fails at once. When tasks have moved or a

@@ -68,6 +68,9 @@ impl<B: Bolt> Task for BoltTask<B> {
         if !self.progress.prepared {
             self.prepare(now_us);
         }
+        if self.out.links.has_moved() {
+            return Step::Worked;
+        }
         let mut worked = self.ticks(now_us);
         self.out.streams.flush(false, &mut self.out.links);
         if self.out.streams.has_room() {
@@ -237,8 +240,11 @@ impl<B: Bolt> BoltTask<B> {
         if free && progress.unsettled != 0 && bolt.pending() == 0 {
             out.links.shared.done(std::mem::take(&mut progress.unsettled));
         }
-        out.streams.publish();
-        out.links.publish();
+        // The figures of an instance that has moved are another's.
+        if !out.links.has_moved() {
+            out.streams.publish();
+            out.links.publish();
+        }
     }
 }
 

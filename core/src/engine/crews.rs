@@ -43,38 +43,35 @@ impl Crews {
         component: &str,
         change: impl FnOnce(Vec<Box<dyn Task>>) -> Crew,
     ) -> Result<(), RunError> {
-        let mut crews = self.lock();
-        let crew = crews.entry(component.to_owned()).or_default();
+        // Not under the lock: tasks that come to this worker meanwhile do not wait.
+        let crew = self.lock().remove(component).unwrap_or_default();
         crew.iter().for_each(Executor::retire);
         let deadline = Instant::now() + RETIRE_TIMEOUT;
         while !crew.iter().all(Executor::has_ended) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
-        let stuck = !crew.iter().all(Executor::has_ended);
-        if stuck {
-            crew.iter().for_each(Executor::keep);
-        }
-        // Those that have ended start again, in any case.
-        let (ended, kept): (Vec<_>, Vec<_>) = std::mem::take(crew).into_iter().partition(Executor::has_ended);
-        let before = ended.len();
-        let tasks: Vec<_> = ended.into_iter().flat_map(Executor::join).collect();
-        *crew = kept;
+        // Those that give back their tasks start again, in any case.
+        let (kept, retired): (Vec<_>, Vec<_>) = crew.into_iter().partition(Executor::keep);
+        let before = retired.len();
+        let tasks: Vec<_> = retired.into_iter().flat_map(Executor::join).collect();
+        let stuck = !kept.is_empty();
         let next = if stuck { Crew { tasks, executors: before } } else { change(tasks) };
-        crew.extend(self.start(component, next)?);
+        let started = self.start(component, next)?;
+        self.lock().entry(component.to_owned()).or_default().extend(kept.into_iter().chain(started));
         if stuck { Err(RunError::Stuck(component.to_owned())) } else { Ok(()) }
     }
 
-    /// Gives a component tasks that have come to this worker, and as many executors as `executors` says that all its tasks
-    /// here are to share. Waits for nobody: these have executors of their own, and one whose tasks have all moved away ends.
+    /// Gives a component tasks that have come to this worker. Waits for nobody: they have executors of their own, and one whose
+    /// tasks have all moved away ends.
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub(crate) fn add(&self, component: &str, Crew { tasks, executors }: Crew) -> Result<(), RunError> {
+    pub(crate) fn add(&self, component: &str, come: Crew) -> Result<(), RunError> {
+        let started = self.start(component, come)?;
         let mut crews = self.lock();
         let crew = crews.entry(component.to_owned()).or_default();
         crew.retain(|executor| !executor.has_ended());
-        let executors = executors.saturating_sub(crew.len());
-        crew.extend(self.start(component, Crew { tasks, executors })?);
+        crew.extend(started);
         Ok(())
     }
 

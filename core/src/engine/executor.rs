@@ -4,7 +4,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -12,38 +12,43 @@ use std::{
 
 use super::{
     shared::{Phase, Shared},
-    task::{Step, Task},
+    task::{Step, Task, said},
 };
 
 /// Turns without work before a thread sleeps; in between it lets others run. Falling asleep and being woken costs some
 /// microseconds of both sides, so a short lull is waited out.
 const LULLS: u32 = 3;
 
+// What an executor is told. Whether it retires or stays is settled by whoever changes `RETIRE` first.
+const RUN: u8 = 0;
+const RETIRE: u8 = 1;
+const RETIRED: u8 = 2;
+
 /// A running executor.
 pub(crate) struct Executor {
-    retire: Arc<AtomicBool>,
+    order: Arc<AtomicU8>,
     thread: JoinHandle<Vec<Box<dyn Task>>>,
 }
 
 impl Executor {
     /// Starts a thread for these tasks. It ends when all of them have moved to other workers.
     pub(crate) fn start(name: String, tasks: Vec<Box<dyn Task>>, shared: Arc<Shared>) -> std::io::Result<Executor> {
-        let retire = Arc::new(AtomicBool::new(false));
-        let retired = Arc::clone(&retire);
+        let order = Arc::new(AtomicU8::new(RUN));
+        let obeyed = Arc::clone(&order);
         let span = tracing::info_span!(target: "tine::core", "executor", topology = %shared.topology, name = %name);
-        let run = move || span.in_scope(|| run(tasks, &shared, &retired));
-        Ok(Executor { retire, thread: thread::Builder::new().name(name).spawn(run)? })
+        let run = move || span.in_scope(|| run(tasks, &shared, &obeyed));
+        Ok(Executor { order, thread: thread::Builder::new().name(name).spawn(run)? })
     }
 
     /// Asks the thread to give its tasks back; their turn ends first.
     pub(crate) fn retire(&self) {
-        self.retire.store(true, Ordering::Release);
+        self.order.store(RETIRE, Ordering::Release);
         self.thread.thread().unpark();
     }
 
-    /// Takes that back. It may have retired already.
-    pub(crate) fn keep(&self) {
-        self.retire.store(false, Ordering::Release);
+    /// Takes that back; whether it does stay: otherwise it gives back its tasks.
+    pub(crate) fn keep(&self) -> bool {
+        !self.has_ended() && obey(&self.order, RETIRE, RUN)
     }
 
     /// Whether the thread has ended.
@@ -64,16 +69,16 @@ fn sleep_exactly() {
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }
 
-fn run(mut tasks: Vec<Box<dyn Task>>, shared: &Shared, retire: &AtomicBool) -> Vec<Box<dyn Task>> {
+fn run(mut tasks: Vec<Box<dyn Task>>, shared: &Shared, order: &AtomicU8) -> Vec<Box<dyn Task>> {
     sleep_exactly();
     tasks.iter().for_each(|task| task.attach());
     let mut lulls = 0;
     while shared.phase() != Phase::Stopped {
-        if retire.load(Ordering::Acquire) {
+        if order.load(Ordering::Acquire) == RETIRE && obey(order, RETIRE, RETIRED) {
             return tasks;
         }
-        if tasks.iter().any(|task| task.has_moved()) {
-            tasks.retain_mut(|task| !task.has_moved() || leave(&mut **task));
+        while let Some(moved) = tasks.iter().position(|task| task.has_moved()) {
+            leave(tasks.remove(moved));
         }
         if tasks.is_empty() {
             return tasks;
@@ -99,8 +104,12 @@ fn run(mut tasks: Vec<Box<dyn Task>>, shared: &Shared, retire: &AtomicBool) -> V
     Vec::new()
 }
 
-/// Ends an instance that has moved; it does not stay.
-fn leave(task: &mut dyn Task) -> bool {
+fn obey(order: &AtomicU8, told: u8, done: u8) -> bool {
+    order.compare_exchange(told, done, Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
+/// Ends an instance that has moved.
+fn leave(mut task: Box<dyn Task>) {
     let ended = catch_unwind(AssertUnwindSafe(|| {
         task.close();
         task.leave();
@@ -108,5 +117,8 @@ fn leave(task: &mut dyn Task) -> bool {
     if let Err(panic) = ended {
         task.broke(panic);
     }
-    false
+    // `Drop` is the user's too, and others share this thread.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(task))) {
+        tracing::error!(target: "tine::core", "a task that has moved panicked when it was dropped: {}", said(&*panic));
+    }
 }

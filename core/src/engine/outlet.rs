@@ -1,7 +1,7 @@
 //! From a stream to the tasks that subscribe to it: chooses, collects chunks, hands them over, keeps what finds no room.
 //!
 //! Everything here is typed; a chunk is erased once, when it leaves. A full inbox makes the sending task wait *between*
-//! two tuples. Only a call that emits very much at once is held inside `emit` ([`KEPT_MAX`]).
+//! two tuples; behind a shuffle, when all are full. Only a call that emits very much at once is held inside `emit` ([`KEPT_MAX`]).
 
 use std::{any::Any, collections::VecDeque, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     failure::Failure,
     id::TaskId,
     metrics::StreamMeter,
-    topology::grouping::{Chooser, Pick, Room},
+    topology::grouping::{Chooser, Pick, Vacancy},
 };
 
 /// Bytes after which a chunk leaves even if it has few tuples.
@@ -206,7 +206,25 @@ impl<T: Data> Outlet<T> {
     #[inline]
     fn send(&mut self, lane: usize, value: T, lineage: Lineage, links: &mut Links) {
         let weight = self.weigh.as_ref().map_or(0, |weigh| weigh(&value));
-        self.lanes[lane].send(value, weight, lineage, links);
+        if self.lanes[lane].send(value, weight, lineage, links) > KEPT_MAX {
+            self.wait(lane, links);
+        }
+    }
+
+    /// Waits for room in the middle of a call that emits more than its share. Receivers never wait for this task, because
+    /// edges that lead back do not wait; so there will be room, or the topology stops.
+    fn wait(&mut self, lane: usize, links: &mut Links) {
+        while links.shared.phase() != Phase::Stopped {
+            for lane in &mut self.lanes {
+                lane.flush(false, links);
+            }
+            if self.lanes[lane].kept.is_empty() || self.chooser.passes_over() && self.has_room() {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        // What is left when the topology stops goes nowhere.
+        self.lanes.iter_mut().for_each(|lane| lane.kept.clear());
     }
 }
 
@@ -217,16 +235,17 @@ impl<T: Data> Lane<T> {
     }
 
     #[inline]
-    fn room(&self) -> Room {
+    fn room(&self) -> Vacancy {
         match (self.kept.is_empty(), self.inbox.is_here()) {
-            (false, _) => Room::Full(self.kept.len()),
-            (true, true) => Room::Here,
-            (true, false) => Room::Elsewhere,
+            (false, _) => Vacancy::Full(self.kept.len()),
+            (true, true) => Vacancy::Here,
+            (true, false) => Vacancy::Elsewhere,
         }
     }
 
+    /// Answers how many chunks wait for room.
     #[inline]
-    fn send(&mut self, value: T, weight: usize, lineage: Lineage, links: &mut Links) {
+    fn send(&mut self, value: T, weight: usize, lineage: Lineage, links: &mut Links) -> usize {
         if self.values.capacity() == 0 {
             self.values.reserve_exact(self.chunk_tuples);
         }
@@ -243,10 +262,9 @@ impl<T: Data> Lane<T> {
         if self.values.len() >= self.chunk_tuples || self.bytes >= CHUNK_BYTES {
             self.cut();
             self.flush(false, links);
-            if self.kept.len() > KEPT_MAX {
-                self.wait(links);
-            }
+            return self.kept.len();
         }
+        0
     }
 
     /// Makes a chunk of what was collected.
@@ -282,17 +300,5 @@ impl<T: Data> Lane<T> {
             }
         }
         true
-    }
-
-    /// Waits for room in the middle of a call that emits more than its share. Receivers never wait for this task, because
-    /// edges that lead back do not wait; so there will be room, or the topology stops.
-    fn wait(&mut self, links: &mut Links) {
-        while !self.flush(false, links) && links.shared.phase() != Phase::Stopped {
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-        // What is left when the topology stops goes nowhere.
-        if links.shared.phase() == Phase::Stopped {
-            self.kept.clear();
-        }
     }
 }

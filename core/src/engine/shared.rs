@@ -95,7 +95,7 @@ pub(crate) struct Shared {
     unprepared: AtomicUsize,
     /// Spout tasks that may still emit.
     live_spouts: AtomicUsize,
-    /// Trees and tuples under way: tuples in inboxes and in the hands of tasks.
+    /// Tuples under way: in inboxes, in the hands of tasks, and at other workers that have not worked them off.
     in_flight: AtomicI64,
     /// Whether everything was worked off when it ended.
     drained: AtomicBool,
@@ -232,14 +232,14 @@ impl Shared {
         self.live_spouts.load(Ordering::Acquire)
     }
 
-    /// Tuples go into an inbox, or trees begin.
+    /// Tuples go into an inbox.
     #[inline]
     pub(crate) fn sent(&self, tuples: usize) {
         self.begun.fetch_add(tuples as u64, Ordering::AcqRel);
         self.in_flight.fetch_add(tuples as i64, Ordering::AcqRel);
     }
 
-    /// Tuples are worked off, and all that came of them was sent before; or trees have ended.
+    /// Tuples are worked off, and all that came of them was sent before.
     #[inline]
     pub(crate) fn done(&self, tuples: usize) {
         self.in_flight.fetch_sub(tuples as i64, Ordering::AcqRel);

@@ -23,6 +23,9 @@ use crate::{
 /// Calls of `next` in one turn, at most.
 const CALLS_PER_TURN: u32 = 256;
 
+/// After so many is looked whether there is room for more.
+const CALLS_PER_LOOK: u32 = 16;
+
 /// A turn ends when its calls have taken this long, so that trees end and other tasks get their turn.
 const TURN_US: u64 = 500;
 
@@ -97,6 +100,9 @@ impl<S: Spout> Task for SpoutTask<S> {
         }
         self.turn_active(phase == Phase::Active);
         let mut worked = self.hear(now_us);
+        if self.out.links.has_moved() {
+            return Step::Worked;
+        }
         self.out.streams.flush(false, &mut self.out.links);
         let mut wait = None;
         if self.out.streams.has_room() && phase == Phase::Active && !self.progress.done {
@@ -261,7 +267,7 @@ impl<S: Spout> SpoutTask<S> {
                 }
             };
             said = Some(next);
-            if next != Next::More {
+            if next != Next::More || call.is_multiple_of(CALLS_PER_LOOK) && !self.out.streams.has_room() {
                 break;
             }
             self.progress.idle = IDLE_MIN;

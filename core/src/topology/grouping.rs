@@ -307,7 +307,7 @@ pub(crate) enum Pick {
 
 /// What a target's queue says to one more tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum Vacancy {
     /// There is room, and the task runs on this worker.
     Here,
     /// There is room, and the task runs on another worker.
@@ -316,9 +316,9 @@ pub(crate) enum Room {
     Full(usize),
 }
 
-impl Room {
+impl Vacancy {
     fn kept(self) -> usize {
-        if let Room::Full(kept) = self { kept } else { 0 }
+        if let Vacancy::Full(kept) = self { kept } else { 0 }
     }
 }
 
@@ -355,10 +355,10 @@ impl<T> Chooser<T> {
 
     /// Whom a tuple goes to; `room` says where a target runs and whether its queue takes more.
     #[inline]
-    pub(crate) fn pick(&mut self, value: &T, targets: usize, room: impl Fn(usize) -> Room) -> Pick {
+    pub(crate) fn pick(&mut self, value: &T, targets: usize, room: impl Fn(usize) -> Vacancy) -> Pick {
         match &mut self.choice {
             Choice::Shuffle { among, next, near } => {
-                let mut pass = |suits: fn(Room) -> bool| {
+                let mut pass = |suits: fn(Vacancy) -> bool| {
                     for _ in 0..among.len() {
                         *next = if *next + 1 >= among.len() { 0 } else { *next + 1 };
                         if suits(room(among[*next])) {
@@ -367,7 +367,8 @@ impl<T> Chooser<T> {
                     }
                     false
                 };
-                let found = *near && pass(|room| room == Room::Here) || pass(|room| !matches!(room, Room::Full(_)));
+                let found =
+                    *near && pass(|room| room == Vacancy::Here) || pass(|room| !matches!(room, Vacancy::Full(_)));
                 if !found {
                     // All are full: they take turns all the same, but not where a task takes nothing at all.
                     let turns = (*next + 1..among.len()).chain(0..=*next);
@@ -418,7 +419,7 @@ mod tests {
         let mut chooser = grouping.chooser(&ids);
         let mut counts = vec![0; targets];
         for value in values {
-            match chooser.pick(&value, targets, |_| Room::Here) {
+            match chooser.pick(&value, targets, |_| Vacancy::Here) {
                 Pick::One(index) => counts[index] += 1,
                 Pick::All => counts.iter_mut().for_each(|count| *count += 1),
                 Pick::Chosen => chooser.chosen().iter().for_each(|index| counts[*index] += 1),
@@ -432,21 +433,21 @@ mod tests {
         assert_eq!(picks(&Grouping::shuffle(), 3, 0..300), [100; 3]);
         let mut chooser = Grouping::<u64>::shuffle().chooser(&[TaskId(0), TaskId(1), TaskId(2)]);
         for _ in 0..50 {
-            let room = |lane| if lane == 1 { Room::Full(1) } else { Room::Here };
+            let room = |lane| if lane == 1 { Vacancy::Full(1) } else { Vacancy::Here };
             assert_ne!(chooser.pick(&0, 3, room), Pick::One(1));
         }
-        let full: Vec<_> = (0..3).map(|_| chooser.pick(&0, 3, |_| Room::Full(1))).collect();
+        let full: Vec<_> = (0..3).map(|_| chooser.pick(&0, 3, |_| Vacancy::Full(1))).collect();
         assert!((0..3).all(|lane| full.contains(&Pick::One(lane))), "all full: each in turn: {full:?}");
-        let least = |lane| Room::Full(if lane == 2 { 1 } else { 3 });
+        let least = |lane| Vacancy::Full(if lane == 2 { 1 } else { 3 });
         assert!((0..5).all(|_| chooser.pick(&0, 3, least) == Pick::One(2)), "where the least waits");
     }
 
     #[test]
     fn local_or_shuffle_leaves_the_worker_only_when_nobody_here_takes_it() {
         let mut chooser = Grouping::<u64>::local_or_shuffle().chooser(&[TaskId(0), TaskId(1), TaskId(2)]);
-        let near = |lane| if lane == 1 { Room::Here } else { Room::Elsewhere };
+        let near = |lane| if lane == 1 { Vacancy::Here } else { Vacancy::Elsewhere };
         assert!((0..10).all(|_| chooser.pick(&0, 3, near) == Pick::One(1)));
-        let full = |lane| if lane == 1 { Room::Full(1) } else { Room::Elsewhere };
+        let full = |lane| if lane == 1 { Vacancy::Full(1) } else { Vacancy::Elsewhere };
         assert!((0..10).all(|_| chooser.pick(&0, 3, full) != Pick::One(1)));
     }
 
@@ -473,7 +474,7 @@ mod tests {
         crate::named!(Sale { user, shop });
         let lane = |grouping: Grouping<Sale>, user: u64| {
             let sale = Sale { user, shop: format!("shop {user}") };
-            grouping.chooser(&[TaskId(0); 64]).pick(&sale, 64, |_| Room::Here)
+            grouping.chooser(&[TaskId(0); 64]).pick(&sale, 64, |_| Vacancy::Here)
         };
         for user in 0..100 {
             assert_eq!(

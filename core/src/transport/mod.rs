@@ -17,8 +17,8 @@
 //! Credit is counted in bytes: a sender waits while [`WINDOW`] bytes are on their way or in front of the peer's full queues,
 //! so backpressure crosses processes and nothing is queued without a bound.
 //!
-//! A frame is encoded once, by its sender's task; the transport looks at its head alone. Frames of another
-//! [era](crate::id::Era) than the receiver's are for tasks that are gone: the receiver drops them.
+//! A frame is encoded once, by its sender's task; the transport looks at its head alone. What frames of another
+//! [era](crate::id::Era) than the receiver's are worth, the receiver decides: Trident's are for tasks that are gone.
 
 mod frame;
 #[cfg(feature = "cluster")]

@@ -11,7 +11,7 @@ use std::{
 use tine_core::{
     component::{Emit, Next, Spout, SpoutCollector},
     failure::Failure,
-    topology::{Grouping, Stream, Topology},
+    topology::{Emits, Grouping, Stream, Topology},
 };
 
 use crate::support::{Log, Numbers, until};
@@ -23,14 +23,24 @@ fn gate(open: &Arc<AtomicBool>) {
     }
 }
 
-#[test]
-fn behind_a_shuffle_a_task_that_does_not_return_holds_up_nobody_else() {
+/// Numbers, each emitted so many times to three tasks behind a shuffle, of which one does not return at first.
+fn one_of_three_is_stuck(count: u64, fan: u64, in_front: usize) {
     let (log, open) = (Log::default(), Arc::new(AtomicBool::new(false)));
     let (of_spout, of_bolt, of_log) = (log.clone(), Arc::clone(&open), log.clone());
     let stuck = Arc::new(AtomicBool::new(false));
-    let mut topology = Topology::new("one is slow");
+    let mut topology = Topology::new("one is stuck");
     topology.configure(|settings| (settings.queue_tuples, settings.chunk_tuples) = (64, 16));
-    let numbers = topology.spout("numbers", move || Numbers::below(20_000, &of_spout)).max_pending(2000);
+    let numbers = topology.spout("numbers", move || Numbers::below(count, &of_spout)).max_pending(2000).stream();
+    let numbers = match fan {
+        1 => numbers,
+        fan => topology
+            .each("fan", move |number: u64, out: &mut Emit<'_, u64>| {
+                (0..fan).for_each(|_| out.emit(number));
+                Ok(())
+            })
+            .shuffle(&numbers)
+            .stream(),
+    };
     topology
         .each("work", move |number: u64, _: &mut Emit<'_, ()>| {
             if !stuck.swap(true, Ordering::SeqCst) {
@@ -42,11 +52,21 @@ fn behind_a_shuffle_a_task_that_does_not_return_holds_up_nobody_else() {
         .shuffle(&numbers)
         .tasks(3);
     let running = topology.start().unwrap();
-    // All but what stands in front of the one: a queue, and a few chunks.
-    until("the others work off everything else", || log.acked().len() >= 20_000 - 64 - 12 * 16);
+    until("the others work off everything else", || log.acked().len() >= count as usize - in_front);
     open.store(true, Ordering::SeqCst);
     assert!(running.wait().unwrap().drained);
-    assert_eq!(log.acked(), (0..20_000).collect::<Vec<_>>());
+    assert_eq!(log.acked(), (0..count).collect::<Vec<_>>());
+}
+
+#[test]
+fn behind_a_shuffle_a_task_that_does_not_return_holds_up_nobody_else() {
+    // What stands in front of the one: a queue, and a few chunks.
+    one_of_three_is_stuck(20_000, 1, 64 + 12 * 16);
+}
+
+#[test]
+fn behind_a_shuffle_bursts_pass_by_a_task_that_does_not_return() {
+    one_of_three_is_stuck(3000, 200, 64 + 16 * 16);
 }
 
 #[test]

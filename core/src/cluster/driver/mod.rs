@@ -10,6 +10,7 @@ mod words;
 use std::{
     collections::VecDeque,
     future::pending,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, mpsc as std_mpsc},
     thread,
     time::{Duration, Instant},
@@ -35,6 +36,7 @@ use crate::{
         self, RunError,
         crews::Crews,
         shared::{Halted, Phase, Shared},
+        task::said,
     },
     failure::{Failure, FailureKind},
     id::WorkerId,
@@ -112,6 +114,8 @@ pub(super) struct Driver {
     wish: (u64, Order),
     /// What this worker wants to tell it as soon as it has heard that.
     unsaid: Option<Order>,
+    /// When this worker says again in coordination what it could not say.
+    update_at: Option<Instant>,
     /// When everybody was asked last how far it is.
     asked: Instant,
     told_the_end: bool,
@@ -133,7 +137,8 @@ pub(super) fn start(arena: &Arc<Arena>, layout: Layout, cluster: Cluster) -> Res
             Ok(runtime) => runtime,
             Err(error) => return drop(opened.send(Err(Failure::fatal(format!("cannot start threads: {error}"))))),
         };
-        runtime.block_on(async move {
+        let worker = Arc::clone(&shared);
+        let work = async move {
             let ear = Arc::new(Ear { house: Arc::clone(&house), told });
             let identity = Identity { topology: shared.topology.to_string(), fingerprint };
             // No ledger: tuples are delivered at least once, and state is the user's.
@@ -169,13 +174,18 @@ pub(super) fn start(arena: &Arc<Arena>, layout: Layout, cluster: Cluster) -> Res
                 leaving: None,
                 wish: (0, Order::Activate),
                 unsaid: None,
+                update_at: None,
                 asked: Instant::now(),
                 told_the_end: false,
             };
             if opened.send(Ok(())).is_ok() {
                 driver.serve(heard).await;
             }
-        });
+        };
+        // A worker that nobody drives must not go on, nor be waited for.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work))) {
+            worker.refuse(Failure::fatal(format!("the worker has panicked: {}", said(&*panic))));
+        }
         // What still waits for the outside world must not hold up the end.
         runtime.shutdown_background();
     };
@@ -318,6 +328,8 @@ impl Driver {
                     Effect::Disband(_) => self.settled = false,
                     Effect::Update(member) => self.update(member).await,
                     Effect::Warn(text) => tracing::warn!(target: "tine::core", "{text}"),
+                    // Whoever wants to go has nothing against others that come.
+                    Effect::Refused(_) if self.leaving.is_some() => self.shared().enter(Phase::Stopped),
                     Effect::Refused(failure) => self.shared().refuse(failure),
                 }
             }
@@ -334,21 +346,32 @@ impl Driver {
         if self.leaving.is_some_and(|until| Instant::now() >= until) {
             return self.shared().enter(Phase::Stopped);
         }
+        if self.update_at.is_some_and(|at| Instant::now() >= at)
+            && let Some(me) = self.machine.me().cloned()
+        {
+            self.update(me).await;
+        }
         self.ask().await;
     }
 
     /// Says something else of this worker in coordination.
-    async fn update(&self, member: Member) {
+    async fn update(&mut self, member: Member) {
         let intent = if self.leaving.is_some() { Intent::Leave } else { Intent::Stay };
-        self.say_of_me(Member { intent, ..member }).await;
+        let said = self.say_of_me(Member { intent, ..member }).await;
+        self.update_at = (!said).then(|| Instant::now() + PAUSE);
     }
 
-    async fn say_of_me(&self, member: Member) {
-        if let Some(registration) = self.registration.clone()
-            && let Err(failure) = registration.update(&member).await
-        {
-            tracing::warn!(target: "tine::core", "telling the other workers of this one: {failure}");
+    /// Whether it was said.
+    async fn say_of_me(&self, member: Member) -> bool {
+        let Some(registration) = self.registration.clone() else { return false };
+        match tokio::time::timeout(UPDATE_TIMEOUT, registration.update(&member)).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(failure)) => {
+                tracing::warn!(target: "tine::core", "telling the other workers of this one: {failure}");
+            }
+            Err(_) => tracing::warn!(target: "tine::core", "telling the other workers of this one: no answer yet"),
         }
+        false
     }
 
     /// Wants to end, while the topology goes on elsewhere; the last worker works off what there is.
@@ -372,21 +395,23 @@ impl Driver {
     /// Who is there, and does one of them end the topology? When all want to leave, nobody would take their tasks: the oldest
     /// stays, and is the last.
     async fn look_around(&mut self, sight: &Sight) {
-        let others = sight.members.iter().filter(|member| !self.is_me(member.peer.id));
+        // Those of another program are no workers of this topology.
+        let members: Vec<&Member> = sight.members.iter().filter(|member| member.common == self.common).collect();
+        let others = members.iter().filter(|member| !self.is_me(member.peer.id));
         for Member { peer, intent, .. } in others {
             if let Intent::End { drained, error } = intent {
                 tracing::info!(target: "tine::core", "{} at {} ends the topology", peer.id, peer.address);
                 return match error {
-                    Some(error) => self.shared().refuse(Failure::fatal(error.clone())),
+                    Some(error) => self.shared().refuse(Failure::fatal(format!("{} told so: {error}", peer.address))),
                     None => self.shared().end(*drained),
                 };
             }
         }
-        let stays = |member: &&Member| member.intent == Intent::Stay && !self.is_me(member.peer.id);
-        self.staying = sight.members.iter().filter(stays).count();
-        self.others = sight.members.iter().filter(|member| !self.is_me(member.peer.id)).count();
+        let stays = |member: &&&Member| member.intent == Intent::Stay && !self.is_me(member.peer.id);
+        self.staying = members.iter().filter(stays).count();
+        self.others = members.iter().filter(|member| !self.is_me(member.peer.id)).count();
         self.was_met |= self.others > 0;
-        let oldest = sight.members.first().is_some_and(|member| self.is_me(member.peer.id));
+        let oldest = members.first().is_some_and(|member| self.is_me(member.peer.id));
         if self.staying == 0 && oldest && self.leaving.take().is_some() {
             tracing::info!(target: "tine::core", "all workers want to leave: this one works off what is under way");
             if let Some(me) = self.machine.me().cloned() {
@@ -428,13 +453,14 @@ impl Drop for Driver {
 
 /// Waits for a task of the runtime, if there is one.
 async fn ended<T>(task: &mut Option<JoinHandle<T>>) -> T {
-    match task {
-        Some(task) => match task.await {
-            Ok(ended) => ended,
-            // Only this driver ends it, and then it does not wait for it.
-            Err(_) => pending().await,
-        },
-        None => pending().await,
+    let Some(running) = task else { return pending().await };
+    let ended = running.await;
+    *task = None;
+    match ended {
+        Ok(ended) => ended,
+        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+        // Only this driver ends it, and then it does not wait for it.
+        Err(_) => pending().await,
     }
 }
 

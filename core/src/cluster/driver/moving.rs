@@ -1,12 +1,19 @@
 //! How tasks come to this worker and leave it. Nothing here waits for a task: an instance that is in the hands of user code ends
 //! by itself when that returns.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use super::{Driver, GROUP, PAUSE, Running, Told};
 use crate::{
     cluster::{body::Control, courier},
-    engine::{crews::Crew, shared::Phase, task::Task},
+    engine::{
+        crews::Crew,
+        shared::Phase,
+        task::{Task, said},
+    },
     failure::{Failure, FailureKind},
     id::{TaskId, WorkerId},
     membership::{Assignment, Event},
@@ -28,7 +35,10 @@ impl Driver {
         let was_here = |task: usize| before.as_ref().is_some_and(|before| before[task] == me.id);
         let is_here = |task: usize| homes[task] == me.id;
         self.settled = false;
-        self.moved |= before.as_ref() != Some(&homes);
+        // Whoever is gone may have taken in what is nobody's now, even where no task had its home there any more.
+        let was_of_it = self.running.iter().flat_map(|running| &running.assignment.shares);
+        let one_is_gone = was_of_it.clone().any(|share| assignment.place(share.peer.id).is_none());
+        self.moved |= one_is_gone || before.as_ref() != Some(&homes);
         // First those that leave, so that nobody reads the queues of two tasks with one number.
         self.leave_tasks(|task| was_here(task) && !is_here(task));
         let gone = self.house.furnish(me.id, &assignment, &homes);
@@ -83,13 +93,22 @@ impl Driver {
         let layout = &self.house.layout;
         for (component, of) in layout.components.iter().enumerate() {
             let all = here.iter().filter(|task| layout.seats[task.0 as usize].component == component);
-            let (count, new) = (all.clone().count(), all.filter(|task| is_new(task.0 as usize)));
-            let tasks: Vec<Box<dyn Task>> = new.map(|task| layout.make(*task)).collect();
+            // What makes them is the user's.
+            let made = catch_unwind(AssertUnwindSafe(|| {
+                all.filter(|task| is_new(task.0 as usize)).map(|task| layout.make(*task)).collect::<Vec<_>>()
+            }));
+            let tasks: Vec<Box<dyn Task>> = match made {
+                Ok(tasks) => tasks,
+                Err(panic) => {
+                    let what = format!("a task of {:?} cannot be made: it panicked: {}", of.name, said(&*panic));
+                    return layout.shared.refuse(Failure::fatal(what));
+                }
+            };
             if tasks.is_empty() {
                 continue;
             }
             layout.shared.expect(of.is_spout, tasks.len());
-            let executors = (of.executors * count).div_ceil(of.tasks);
+            let executors = (of.executors * tasks.len()).div_ceil(of.tasks);
             if let Err(error) = self.crews.add(&of.name, Crew { tasks, executors }) {
                 layout.shared.refuse(Failure::fatal(error.to_string()));
             }

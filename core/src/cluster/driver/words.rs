@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{ANSWER_TIMEOUT, Driver, SAY_TIMEOUT, UPDATE_TIMEOUT};
+use super::{ANSWER_TIMEOUT, Driver, SAY_TIMEOUT};
 use crate::{
     cluster::body::{self, Control, Order, Standing},
     failure::Failure,
@@ -131,13 +131,15 @@ impl Driver {
     /// Ends the topology on all workers: over links, and in coordination for those to whom there is none.
     pub(super) async fn end(&mut self, drained: bool, halted: Option<Failure>) {
         let halted = halted.map(body::cut);
-        self.broadcast(&Control::End { drained, halted: halted.clone() }).await;
         self.told_the_end = true;
-        if let Some(me) = self.machine.me().cloned() {
-            let error = halted.map(|failure| failure.message.chars().take(ERROR_CHARS_MAX).collect());
-            let ending = self.say_of_me(Member { intent: Intent::End { drained, error }, ..me });
-            let _ = tokio::time::timeout(UPDATE_TIMEOUT, ending).await;
-        }
+        let error = halted.as_ref().map(|failure| failure.message.chars().take(ERROR_CHARS_MAX).collect());
+        let control = Control::End { drained, halted };
+        let in_coordination = async {
+            if let Some(me) = self.machine.me().cloned() {
+                self.say_of_me(Member { intent: Intent::End { drained, error }, ..me }).await;
+            }
+        };
+        tokio::join!(self.broadcast(&control), in_coordination);
         self.shared().end(drained);
     }
 }

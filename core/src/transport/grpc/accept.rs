@@ -108,6 +108,8 @@ impl StreamingService<(u64, Frame)> for Calls {
             let from = admit(&shared, &request)?;
             let (taken, answers) = watch::channel(Ok(0));
             let mut callers = shared.callers.lock().unwrap_or_else(PoisonError::into_inner);
+            // Workers that registered anew call under other names.
+            callers.retain(|caller, taking| caller == &from || !taking.is_finished());
             let before = callers.remove(&from).filter(|before| !before.is_finished());
             let taking = tokio::spawn(take_in(shared.clone(), (from, before), request.into_inner(), taken));
             callers.insert(from, taking);

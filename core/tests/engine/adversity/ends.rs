@@ -369,3 +369,50 @@ fn nobody_works_on_a_topology_that_was_killed_while_a_link_broke() {
 fn nobody_works_on_a_topology_that_an_error_ended_while_a_link_broke() {
     [0, 3, 20].into_iter().for_each(|delay| is_over(Moment::Breaks, delay, fail));
 }
+
+#[test]
+fn a_worker_whose_task_cannot_be_made_ends_by_that_error_and_the_others_go_on() {
+    let (registry, scene, bad) = (Registry::new(), Scene::default(), Arc::new(AtomicBool::new(false)));
+    let build = |bad: &Arc<AtomicBool>| {
+        let topology = patient("factory");
+        let bad = Arc::clone(bad);
+        let passed = topology
+            .bolt("made", move || {
+                assert!(!bad.load(Ordering::SeqCst), "out of order");
+                Holder { held: Vec::new(), release: Arc::new(AtomicBool::new(true)), gate: None }
+            })
+            .shuffle(&once(&scene, &topology))
+            .tick_every(Duration::from_millis(5))
+            .tasks(4);
+        see(&scene, &topology, &passed);
+        topology
+    };
+    let first = join(build(&Arc::default()), &registry);
+    share(&[&first], 1);
+    scene.open();
+    bad.store(true, Ordering::SeqCst);
+    let second = join(build(&bad), &registry);
+    let [result] = &ended(SOON, "the one that cannot make a task", [second])[..] else { panic!("one worker") };
+    let error = result.as_ref().unwrap_err().to_string();
+    assert!(error.contains("\"made\"") && error.contains("out of order"), "{error}");
+    scene.goes_on_within(SOON, "the other one has the work again");
+    first.drain();
+    all_drain("it drains", [first]);
+    nothing_is_lost(&scene);
+}
+
+#[test]
+fn another_program_of_the_same_name_ends_nobody() {
+    let (registry, scene) = (Registry::new(), Scene::default());
+    let first = join(pipeline(&scene), &registry);
+    share(&[&first], 1);
+    scene.open();
+    let other = pipeline(&scene);
+    other.each("more", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&Stream::<u64>::named("pass", "default"));
+    let other = join(other, &registry);
+    let _ = within(SOON, "killing it", move || other.kill());
+    scene.goes_on_within(SOON, "it goes on");
+    first.drain();
+    all_drain("it drains", [first]);
+    nothing_is_lost(&scene);
+}
