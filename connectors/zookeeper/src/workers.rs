@@ -14,10 +14,10 @@ use tine_core::{
     coordination::Coordination,
     failure::Failure,
     id::WorkerId,
-    membership::{Assignment, Member, Registration, Sight, record::MEMBERS_MAX},
+    membership::{Assignment, Intent, Member, Registration, Sight, record::MEMBERS_MAX},
 };
 use tokio::task::JoinHandle;
-use zookeeper_client::{Client, CreateMode, Error, OneshotWatcher};
+use zookeeper_client::{Client, CreateMode, Error, OneshotWatcher, Stat};
 
 use crate::{
     ZooKeeper,
@@ -85,12 +85,12 @@ async fn create(zookeeper: &ZooKeeper, client: &Client, layout: &Layout, member:
 }
 
 impl Worker {
-    /// The registered workers, the oldest first.
-    async fn members(&self) -> Result<Vec<Member>, Failure> {
+    /// The registered workers, the oldest first, and which of them ended a run before this registration began.
+    async fn members(&self) -> Result<(Vec<Member>, BTreeSet<WorkerId>), Failure> {
         let folder = self.layout.workers();
         let (names, watch) = match self.session.call(|client| client.list_and_watch_children(&folder)).await {
             Ok(found) => found,
-            Err(Trouble::Refused(Error::NoNode)) => return Ok(Vec::new()),
+            Err(Trouble::Refused(Error::NoNode)) => return Ok(Default::default()),
             Err(trouble) => return Err(failed(&folder, trouble)),
         };
         self.watches.lock().unwrap_or_else(PoisonError::into_inner).push(watch);
@@ -102,7 +102,7 @@ impl Worker {
             let node = format!("{folder}/{name}");
             match self.session.call(|client| client.get_data(&node)).await {
                 Ok((content, stat)) => match Member::decode(&content) {
-                    Ok(member) if self.layout.worker(member.peer.id) == node => found.push((stat.czxid, member)),
+                    Ok(member) if self.layout.worker(member.peer.id) == node => found.push((stat, member)),
                     Ok(member) => self.say_strange(&node, &format!("it names {}", member.peer.id)),
                     Err(error) => self.say_strange(&node, &error.to_string()),
                 },
@@ -111,8 +111,13 @@ impl Worker {
                 Err(trouble) => return Err(failed(&node, trouble)),
             }
         }
-        found.sort_by_key(|(created, _)| *created);
-        Ok(found.into_iter().map(|(_, member)| member).collect())
+        found.sort_by_key(|(stat, _)| stat.czxid);
+        let mine = found.iter().find(|(_, member)| member.peer.id == self.id).map(|(stat, _)| stat.czxid);
+        let has_ended = |(stat, member): &&(Stat, Member)| {
+            matches!(member.intent, Intent::End { .. }) && mine.is_some_and(|mine| stat.mzxid < mine)
+        };
+        let past = found.iter().filter(has_ended).map(|(_, member)| member.peer.id).collect();
+        Ok((found.into_iter().map(|(_, member)| member).collect(), past))
     }
 
     fn say_strange(&self, node: &str, why: &str) {
@@ -145,7 +150,8 @@ impl Worker {
 impl Registration for Worker {
     async fn look(&self) -> Result<Sight, Failure> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        Ok(Sight { members: self.members().await?, assignment: self.assignment().await? })
+        let (members, past) = self.members().await?;
+        Ok(Sight { members, past, assignment: self.assignment().await? })
     }
 
     async fn changed(&self) {

@@ -53,6 +53,19 @@ async fn workers_see_one_another_in_the_order_in_which_they_came() {
 }
 
 #[tokio::test]
+async fn a_worker_that_ended_a_run_is_of_the_past_for_those_who_come_later() {
+    let Some(scene) = Scene::new() else { return };
+    let first = register(&scene.zookeeper(), 1).await;
+    let second = register(&scene.zookeeper(), 2).await;
+    let intent = Intent::End { drained: false, error: Some("enough".to_owned()) };
+    first.update(&Member { intent: intent.clone(), ..member(1) }).await.unwrap();
+    let third = register(&scene.zookeeper(), 3).await;
+    let (present, later) = (second.look().await.unwrap(), third.look().await.unwrap());
+    assert_eq!((&present.members[0].intent, present.past.len()), (&intent, 0));
+    assert_eq!((&later.members[0].intent, later.past), (&intent, [WorkerId(1)].into()));
+}
+
+#[tokio::test]
 async fn z4_an_assignment_is_written_under_the_reign_alone_and_its_readers_are_told() {
     let Some(scene) = Scene::new() else { return };
     let worker = register(&scene.zookeeper(), 1).await;

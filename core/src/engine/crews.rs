@@ -56,8 +56,8 @@ impl Crews {
         let tasks: Vec<_> = retired.into_iter().flat_map(Executor::join).collect();
         let stuck = !kept.is_empty();
         let next = if stuck { Crew { tasks, executors: before } } else { change(tasks) };
-        let started = self.start(component, next)?;
-        self.lock().entry(component.to_owned()).or_default().extend(kept.into_iter().chain(started));
+        self.lock().entry(component.to_owned()).or_default().extend(kept);
+        self.add(component, next)?;
         if stuck { Err(RunError::Stuck(component.to_owned())) } else { Ok(()) }
     }
 

@@ -111,7 +111,7 @@ pub enum Effect {
 /// let me = Member { peer, common, capacity: Capacity { readers: 1, stages: 2 }, intent: Intent::Stay, rival: None };
 /// let mut membership = Membership::placing(common, vec![1, 2]); // `new` for a topology whose tasks are not placed
 /// membership.step(Event::Registered(me.clone()));
-/// membership.step(Event::Seen(Sight { members: vec![me.clone()], assignment: None }));
+/// membership.step(Event::Seen(Sight { members: vec![me.clone()], ..Sight::default() }));
 /// assert_eq!(membership.me(), Some(&me));
 ///
 /// let effects = membership.step(Event::Led(Nonce(1)));
@@ -129,6 +129,9 @@ pub struct Membership {
     me: Option<Member>,
     seen: Sight,
     running: Option<Running>,
+    /// Whether tasks have ever run here, and whether they had when this worker registered.
+    has_worked: bool,
+    rejoins: bool,
     reign: Option<Reign>,
     warned: BTreeSet<WorkerId>,
 }
@@ -170,7 +173,17 @@ impl Membership {
     /// A worker that is not registered yet, of a topology with this in common.
     pub fn new(common: Common) -> Membership {
         let (seen, warned) = (Sight::default(), BTreeSet::new());
-        Membership { common, components: Vec::new(), me: None, seen, running: None, reign: None, warned }
+        Membership {
+            common,
+            components: Vec::new(),
+            me: None,
+            seen,
+            running: None,
+            has_worked: false,
+            rejoins: false,
+            reign: None,
+            warned,
+        }
     }
 
     /// The same, for a topology whose tasks are placed one by one: `components` says how many each of its components has.
@@ -182,7 +195,7 @@ impl Membership {
     pub fn step(&mut self, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Registered(member) => self.me = Some(member),
+            Event::Registered(member) => (self.me, self.rejoins) = (Some(member), self.has_worked),
             Event::Expired => {
                 self.me = None;
                 self.seen = Sight::default();
@@ -228,6 +241,13 @@ impl Membership {
     /// This worker, while it is registered.
     pub fn me(&self) -> Option<&Member> {
         self.me.as_ref()
+    }
+
+    /// The registered workers of this topology, this one among them, the oldest first. Those of another program, or of a run that
+    /// had ended before this process began, are none.
+    pub fn workers(&self) -> impl Iterator<Item = &Member> {
+        let is_of_this_run = |member: &&Member| self.rejoins || !self.seen.past.contains(&member.peer.id);
+        self.seen.members.iter().filter(|member| member.common == self.common).filter(is_of_this_run)
     }
 
     fn my_id(&self) -> Option<WorkerId> {
@@ -282,6 +302,7 @@ impl Membership {
             return;
         }
         effects.push(Effect::Start(assignment.clone()));
+        self.has_worked = true;
         // Links to workers that stay, stay.
         let up = self.running.take().map_or(BTreeSet::new(), |before| before.up);
         let up = up.into_iter().filter(|peer| assignment.place(*peer).is_some()).collect();

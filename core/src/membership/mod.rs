@@ -19,13 +19,15 @@ mod placement;
 pub mod presence;
 pub mod record;
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 
 pub use self::{
     machine::{Effect, Event, Membership},
     record::{Assignment, Common, Intent, Member, Share},
 };
-use crate::failure::Failure;
+use crate::{failure::Failure, id::WorkerId};
 
 /// What coordination shows of a topology's workers.
 ///
@@ -44,6 +46,9 @@ use crate::failure::Failure;
 pub struct Sight {
     /// Who is registered, the oldest registration first.
     pub members: Vec<Member>,
+    /// Those of them that had [ended](Intent::End) their topology before this registration began: it was another run, and their
+    /// sessions are only not over yet; unless this process was part of that run, under an earlier registration.
+    pub past: BTreeSet<WorkerId>,
     /// The assignment that stands.
     pub assignment: Option<Assignment>,
 }

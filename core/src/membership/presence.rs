@@ -19,6 +19,9 @@ use crate::{
 /// How often a worker looks by itself: watches are hints, and a dead worker's tasks are to move within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// How long a word of this worker may take; whoever says it has other things to do.
+const TELL_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Pause before a registration that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -66,6 +69,14 @@ pub async fn register(
         tracing::warn!(target: "tine::workers", "registering as a worker: {failure}; trying again");
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Says something else of a worker; whether it was said.
+pub async fn tell(registration: &dyn Registration, member: &Member) -> bool {
+    let told = tokio::time::timeout(TELL_TIMEOUT, registration.update(member)).await;
+    let told = told.unwrap_or_else(|_| Err(Failure::transient("no answer yet")));
+    told.inspect_err(|failure| tracing::warn!(target: "tine::workers", "telling the others of this worker: {failure}"))
+        .is_ok()
 }
 
 /// Looks again and again, and tells whatever is another sight than the one before; until nobody hears it.

@@ -327,7 +327,7 @@ fn what_was_seen_before_ones_own_write_does_not_count_against_it() {
     let mut leader = Membership::new(COMMON);
     leader.step(Event::Registered(member(1)));
     leader.step(Event::Led(Nonce(9)));
-    let old = Sight { members: vec![member(1)], assignment: Some(sole_assignment()) };
+    let old = Sight { members: vec![member(1)], assignment: Some(sole_assignment()), ..Sight::default() };
     let effects = leader.step(Event::Seen(old.clone()));
     let made = effects.into_iter().find_map(|effect| if let Effect::Write(made) = effect { Some(made) } else { None });
     let made = made.unwrap();
@@ -350,7 +350,7 @@ fn a_write_that_fails_is_made_again_in_another_era() {
     let written = |effects: Vec<Effect>| {
         effects.into_iter().find_map(|effect| if let Effect::Write(made) = effect { Some(made) } else { None })
     };
-    let sight = Sight { members: vec![member(1)], assignment: None };
+    let sight = Sight { members: vec![member(1)], ..Sight::default() };
     let first = written(leader.step(Event::Seen(sight.clone()))).unwrap();
     assert!(written(leader.step(Event::Seen(sight))).is_none(), "one write at a time");
     let lost = leader.step(Event::Written(first.era, Err(Failure::transient("x"))));

@@ -18,7 +18,7 @@ use tine_core::{
 
 use crate::{
     registry::Registry,
-    scene::{Gated, Scene, join, share},
+    scene::{Gated, Scene, join, share, workers},
     support::{Numbers, until},
 };
 
@@ -82,8 +82,7 @@ fn workers_come_and_go_while_it_runs() {
 fn the_data_flow_goes_on_while_coordination_is_away_and_while_nobody_leads() {
     let (registry, scene) = (Registry::new(), Scene::default());
     scene.open();
-    let workers = [join(scene.pipeline(0), &registry), join(scene.pipeline(0), &registry)];
-    share(&[&workers[0], &workers[1]], 2);
+    let workers = workers::<2>(&registry, || scene.pipeline(0));
     scene.goes_on("it runs");
     let failed = scene.log.failed().len();
     registry.depose();
@@ -108,8 +107,7 @@ fn the_data_flow_goes_on_while_coordination_is_away_and_while_nobody_leads() {
 fn what_the_topology_is_told_all_workers_do() {
     let (registry, scene) = (Registry::new(), Scene::default());
     scene.open();
-    let (first, second) = (join(scene.pipeline(0), &registry), join(scene.pipeline(0), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, || scene.pipeline(0));
     let runs_spout = |worker: &Running| worker.tasks().iter().any(|task| task.is_spout);
     // Whoever does not run the spout tells it.
     let (other, spout) = if runs_spout(&first) { (second, first) } else { (first, second) };
@@ -141,8 +139,7 @@ fn an_error_that_ends_one_worker_ends_all_with_its_words() {
             .shuffle(&numbers);
         topology
     };
-    let workers = [join(build(), &registry), join(build(), &registry)];
-    share(&[&workers[0], &workers[1]], 2);
+    let workers = workers::<2>(&registry, build);
     scene.open();
     for worker in workers {
         let error = worker.wait().unwrap_err().to_string();
@@ -184,8 +181,7 @@ fn full_queues_on_links_that_several_edges_share_do_not_lock_up() {
             .tasks(2);
         topology
     };
-    let workers = [join(build(), &registry), join(build(), &registry)];
-    share(&[&workers[0], &workers[1]], 2);
+    let workers = workers::<2>(&registry, build);
     scene.open();
     for worker in workers {
         assert!(worker.wait().unwrap().drained);
@@ -256,8 +252,7 @@ fn tuples_that_cannot_travel_are_refused_or_fail_by_name() {
         topology.register_type::<Odd>();
         topology
     };
-    let workers = [join(build(), &registry), join(build(), &registry)];
-    share(&[&workers[0], &workers[1]], 2);
+    let workers = workers::<2>(&registry, build);
     scene.open();
     let [first, second] = workers;
     until("all numbers have come to an end", || scene.log.acked().len() + scene.log.failed().len() == 10);

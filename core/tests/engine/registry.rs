@@ -11,7 +11,7 @@ use tine_core::{
     coordination::{Claim, Coordination, GroupRecord, Reign},
     failure::{Failure, FailureKind},
     id::{Nonce, TxId, WorkerId},
-    membership::{Assignment, Member, Members, Registration, Sight},
+    membership::{Assignment, Intent, Member, Members, Registration, Sight},
 };
 use tokio::sync::watch;
 
@@ -38,6 +38,10 @@ struct State {
     slow_writes: Duration,
     /// Single registrations that are known to be gone.
     ended: BTreeSet<u64>,
+    /// When members said that the topology ends.
+    enders: BTreeMap<u64, u64>,
+    /// They stay registered though they are gone.
+    keeps_enders: bool,
     /// Registrations are counted from here: those before are known to be gone.
     expired: u64,
 }
@@ -100,6 +104,11 @@ impl Registry {
     /// From now on writing an assignment takes so long.
     pub(crate) fn slow_writes(&self, delay: Duration) {
         self.change(|state| state.slow_writes = delay);
+    }
+
+    /// From now on workers that say that the topology ends are as good as killed while they do: their sessions do not end.
+    pub(crate) fn keep_enders(&self) {
+        self.change(|state| state.keeps_enders = true);
     }
 
     /// Registers a worker that is never there: nobody listens at its address. Dropped, it is gone again.
@@ -215,7 +224,10 @@ impl Registration for Registered {
         match state.away {
             true => Err(Failure::transient("nobody answers")),
             false => {
-                Ok(Sight { members: state.members.values().cloned().collect(), assignment: state.assignment.clone() })
+                let is_past = |(at, _): &(&u64, &Member)| state.enders.get(at).is_some_and(|end| *end < self.ticket);
+                let past = state.members.iter().filter(is_past).map(|(_, member)| member.peer.id).collect();
+                let members = state.members.values().cloned().collect();
+                Ok(Sight { members, past, assignment: state.assignment.clone() })
             }
         }
     }
@@ -230,6 +242,10 @@ impl Registration for Registered {
         self.registry.change(|state| {
             if let Some(known) = state.members.get_mut(&self.ticket) {
                 *known = member.clone();
+                if matches!(member.intent, Intent::End { .. }) {
+                    state.next += 1;
+                    state.enders.insert(self.ticket, state.next);
+                }
             }
         });
         Ok(())
@@ -255,7 +271,11 @@ impl Registration for Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.registry.change(|state| state.members.remove(&self.ticket));
+        self.registry.change(|state| {
+            if !state.keeps_enders || !state.enders.contains_key(&self.ticket) {
+                state.members.remove(&self.ticket);
+            }
+        });
     }
 }
 

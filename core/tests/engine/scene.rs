@@ -128,6 +128,13 @@ impl Scene {
     }
 }
 
+/// So many workers that share the work.
+pub(crate) fn workers<const N: usize>(registry: &Registry, build: impl Fn() -> Topology) -> [Running; N] {
+    let workers = [(); N].map(|()| join(build(), registry));
+    share(&workers.each_ref(), N);
+    workers
+}
+
 /// Waits until each of these workers runs tasks beside so many others.
 pub(crate) fn share(workers: &[&Running], count: usize) {
     share_within(LONG, "all workers share the work", workers, count);

@@ -181,9 +181,8 @@ impl Driver {
     async fn update(&self, member: Member) {
         let intent = if self.leaving.is_some() { Intent::Leave } else { Intent::Stay };
         let member = Member { intent, ..member };
-        let Some(registration) = &self.registration else { return };
-        if let Err(failure) = registration.update(&member).await {
-            tracing::warn!("telling the other workers of this one: {failure}");
+        if let Some(registration) = &self.registration {
+            presence::tell(&**registration, &member).await;
         }
     }
 

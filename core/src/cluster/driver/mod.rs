@@ -41,7 +41,7 @@ use crate::{
     failure::{Failure, FailureKind},
     id::WorkerId,
     membership::{
-        Assignment, Common, Effect, Event, Intent, Member, Membership, Registration, Sight,
+        Assignment, Common, Effect, Event, Intent, Member, Membership, Registration,
         presence::{self, Registered},
         record::Capacity,
     },
@@ -66,9 +66,6 @@ const FAREWELL: Duration = Duration::from_secs(3);
 
 /// How long it stays when all others have gone.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// How long it tries to say so in coordination.
-const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Words that wait for the driver: many times what comes while it talks to coordination.
 const TOLD_MAX: usize = 1024;
@@ -104,10 +101,7 @@ pub(super) struct Driver {
     /// Whether tasks have come or left since; and whether they have at any other worker, as far as it has told this one.
     moved: bool,
     moved_elsewhere: bool,
-    /// How many others are there, and how many of them want to stay.
-    others: usize,
-    staying: usize,
-    /// Whether there were ever any.
+    /// Whether there were ever others.
     was_met: bool,
     leaving: Option<Instant>,
     /// What the topology was told last, and the how manieth word that was.
@@ -168,8 +162,6 @@ pub(super) fn start(arena: &Arc<Arena>, layout: Layout, cluster: Cluster) -> Res
                 token: None,
                 moved: false,
                 moved_elsewhere: false,
-                others: 0,
-                staying: 0,
                 was_met: false,
                 leaving: None,
                 wish: (0, Order::Activate),
@@ -212,10 +204,7 @@ impl Driver {
                 Ok(()) = self.reigning.changed() => self.reigns().await,
                 registered = ended(&mut self.registering) => self.registered(registered).await,
                 failure = lost(self.registration.clone()) => self.unregistered(failure).await,
-                failure = ended(&mut self.campaigning) => {
-                    self.campaigning = None;
-                    self.shared().refuse(failure);
-                }
+                failure = ended(&mut self.campaigning) => self.shared().refuse(failure),
                 _ = clock.tick() => self.tick().await,
             }
         }
@@ -229,14 +218,15 @@ impl Driver {
     async fn hear(&mut self, told: Told) {
         match told {
             Told::Event(event) => {
-                if let Event::Seen(sight) = &event {
-                    self.look_around(sight).await;
-                    if self.shared().phase() == Phase::Stopped {
-                        return;
-                    }
-                }
-                let up = if let Event::Up(peer) = &event { Some(*peer) } else { None };
+                let (seen, up) = match &event {
+                    Event::Seen(_) => (true, None),
+                    Event::Up(peer) => (false, Some(*peer)),
+                    _ => (false, None),
+                };
                 self.step(event).await;
+                if seen {
+                    self.look_around().await;
+                }
                 if let Some(peer) = up {
                     self.say_again(peer).await;
                 }
@@ -269,7 +259,6 @@ impl Driver {
     }
 
     async fn registered(&mut self, registered: Result<Registered, Failure>) {
-        self.registering = None;
         let (member, registration) = match registered {
             Ok(registered) => registered,
             Err(failure) => return self.shared().refuse(failure),
@@ -315,7 +304,7 @@ impl Driver {
         while let Some(event) = events.pop_front() {
             for effect in self.machine.step(event) {
                 match effect {
-                    Effect::Start(assignment) => self.start(assignment).await,
+                    Effect::Start(assignment) => self.start(assignment),
                     Effect::Stop => self.stop(),
                     Effect::TellReady(leader, era) if self.is_me(leader) => events.push_back(Event::Ready(leader, era)),
                     Effect::TellReady(leader, era) => {
@@ -364,14 +353,7 @@ impl Driver {
     /// Whether it was said.
     async fn say_of_me(&self, member: Member) -> bool {
         let Some(registration) = self.registration.clone() else { return false };
-        match tokio::time::timeout(UPDATE_TIMEOUT, registration.update(&member)).await {
-            Ok(Ok(())) => return true,
-            Ok(Err(failure)) => {
-                tracing::warn!(target: "tine::core", "telling the other workers of this one: {failure}");
-            }
-            Err(_) => tracing::warn!(target: "tine::core", "telling the other workers of this one: no answer yet"),
-        }
-        false
+        presence::tell(&*registration, &member).await
     }
 
     /// Wants to end, while the topology goes on elsewhere; the last worker works off what there is.
@@ -379,7 +361,7 @@ impl Driver {
         if self.running.is_none() {
             return self.shared().enter(Phase::Stopped);
         }
-        if self.staying == 0 {
+        if !self.others().any(stays) {
             return self.command(Order::Drain).await;
         }
         self.leaving.get_or_insert_with(|| Instant::now() + self.house.layout.shared.settings.drain_timeout);
@@ -392,27 +374,30 @@ impl Driver {
         self.step(Event::Deposed).await;
     }
 
+    /// The other workers, the oldest first. Those of another program are none.
+    fn others(&self) -> impl Iterator<Item = &Member> {
+        self.machine.workers().filter(|member| !self.is_me(member.peer.id))
+    }
+
+    fn is_in_company(&self) -> bool {
+        self.others().next().is_some()
+    }
+
     /// Who is there, and does one of them end the topology? When all want to leave, nobody would take their tasks: the oldest
     /// stays, and is the last.
-    async fn look_around(&mut self, sight: &Sight) {
-        // Those of another program are no workers of this topology.
-        let members: Vec<&Member> = sight.members.iter().filter(|member| member.common == self.common).collect();
-        let others = members.iter().filter(|member| !self.is_me(member.peer.id));
-        for Member { peer, intent, .. } in others {
+    async fn look_around(&mut self) {
+        for Member { peer, intent, .. } in self.others() {
             if let Intent::End { drained, error } = intent {
                 tracing::info!(target: "tine::core", "{} at {} ends the topology", peer.id, peer.address);
                 return match error {
-                    Some(error) => self.shared().refuse(Failure::fatal(format!("{} told so: {error}", peer.address))),
+                    Some(error) => self.shared().refuse(Failure::fatal(error.clone())),
                     None => self.shared().end(*drained),
                 };
             }
         }
-        let stays = |member: &&&Member| member.intent == Intent::Stay && !self.is_me(member.peer.id);
-        self.staying = members.iter().filter(stays).count();
-        self.others = members.iter().filter(|member| !self.is_me(member.peer.id)).count();
-        self.was_met |= self.others > 0;
-        let oldest = members.first().is_some_and(|member| self.is_me(member.peer.id));
-        if self.staying == 0 && oldest && self.leaving.take().is_some() {
+        self.was_met |= self.is_in_company();
+        let oldest = self.machine.workers().next().is_some_and(|member| self.is_me(member.peer.id));
+        if oldest && !self.others().any(stays) && self.leaving.take().is_some() {
             tracing::info!(target: "tine::core", "all workers want to leave: this one works off what is under way");
             if let Some(me) = self.machine.me().cloned() {
                 self.update(me).await;
@@ -433,7 +418,7 @@ impl Driver {
         }
         if self.told_the_end && self.was_met {
             // Until then it stays a member: whoever saw it go before hearing of the end would begin again without it.
-            let _ = tokio::time::timeout(FAREWELL, heard_by_all(heard, self.peers(), self.others > 0)).await;
+            let _ = tokio::time::timeout(FAREWELL, heard_by_all(heard, self.peers(), self.is_in_company())).await;
         }
         if let Some(looking) = self.looking.take() {
             looking.abort();
@@ -449,6 +434,10 @@ impl Drop for Driver {
         self.registering.take().inspect(JoinHandle::abort);
         self.campaigning.take().inspect(JoinHandle::abort);
     }
+}
+
+fn stays(member: &Member) -> bool {
+    member.intent == Intent::Stay
 }
 
 /// Waits for a task of the runtime, if there is one.
@@ -478,7 +467,7 @@ async fn heard_by_all(heard: &mut mpsc::Receiver<Told>, mut peers: Vec<WorkerId>
         let wait = if peers.is_empty() && !others { GRACE } else { FAREWELL };
         match tokio::time::timeout(wait, heard.recv()).await {
             Ok(Some(Told::Event(Event::Broke(peer, _)))) => peers.retain(|known| *known != peer),
-            Ok(Some(Told::Event(Event::Seen(sight)))) => others = sight.members.len() > 1,
+            Ok(Some(Told::Event(Event::Seen(sight)))) => others = sight.members.len() > 1 + sight.past.len(),
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => return,
         }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Driver {
-    pub(super) async fn start(&mut self, assignment: Assignment) {
+    pub(super) fn start(&mut self, assignment: Assignment) {
         let Some(me) = self.me.clone() else { return };
         let at = |place: &u16| assignment.shares.get(usize::from(*place)).map(|share| share.peer.id);
         let homes: Option<Arc<[WorkerId]>> = assignment.places.iter().map(at).collect();
@@ -36,8 +36,8 @@ impl Driver {
         let is_here = |task: usize| homes[task] == me.id;
         self.settled = false;
         // Whoever is gone may have taken in what is nobody's now, even where no task had its home there any more.
-        let was_of_it = self.running.iter().flat_map(|running| &running.assignment.shares);
-        let one_is_gone = was_of_it.clone().any(|share| assignment.place(share.peer.id).is_none());
+        let mut were_of_it = self.running.iter().flat_map(|running| &running.assignment.shares);
+        let one_is_gone = were_of_it.any(|share| assignment.place(share.peer.id).is_none());
         self.moved |= one_is_gone || before.as_ref() != Some(&homes);
         // First those that leave, so that nobody reads the queues of two tasks with one number.
         self.leave_tasks(|task| was_here(task) && !is_here(task));

@@ -77,7 +77,7 @@ impl Driver {
         }
     }
 
-    /// In the order of the calls. A peer that cannot be told learns nothing: it is about to be one no longer.
+    /// In the order of the calls. A peer that cannot be told now [is told](Driver::say_again) when its link stands.
     pub(super) async fn say(&self, peer: WorkerId, control: &Control) {
         let Some(link) = self.house.transport().and_then(|transport| transport.link(peer)) else { return };
         let _ = tokio::time::timeout(SAY_TIMEOUT, link.send(frame(self.house.era(), control), Roots::new())).await;

@@ -133,22 +133,23 @@ fn the_end_is_found_after_a_spout_has_moved_with_trees_under_way() {
     nothing_is_lost(&scene);
 }
 
+/// Two bolts hold every tuple until it is released.
+fn held_until(scene: &Scene, release: &Arc<AtomicBool>) -> Topology {
+    let (topology, release) = (patient("held"), Arc::clone(release));
+    let held = topology
+        .bolt("hold", move || Holder { held: Vec::new(), release: Arc::clone(&release), gate: None })
+        .shuffle(&once(scene, &topology))
+        .tick_every(Duration::from_millis(5))
+        .tasks(2);
+    see(scene, &topology, &held);
+    topology
+}
+
 #[test]
 fn a_worker_that_comes_while_the_topology_drains_does_not_keep_it_from_ending() {
     let (registry, scene, release) = (Registry::new(), Scene::default(), Arc::new(AtomicBool::new(false)));
-    let build = || {
-        let topology = patient("late");
-        let release = Arc::clone(&release);
-        let held = topology
-            .bolt("hold", move || Holder { held: Vec::new(), release: Arc::clone(&release), gate: None })
-            .shuffle(&once(&scene, &topology))
-            .tick_every(Duration::from_millis(5))
-            .tasks(2);
-        see(&scene, &topology, &held);
-        topology
-    };
-    let (first, second) = (join(build(), &registry), join(build(), &registry));
-    share(&[&first, &second], 2);
+    let build = || held_until(&scene, &release);
+    let [first, second] = workers(&registry, build);
     scene.open();
     until_within(SOON, "trees are under way", || scene.log.emitted() >= 2000);
     first.drain();
@@ -164,19 +165,7 @@ fn a_worker_that_comes_while_the_topology_drains_does_not_keep_it_from_ending() 
 /// Something happens to coordination while tuples are held, and the topology has been told to drain.
 fn drains_although(what: &str, happens: impl Fn(&Registry)) {
     let (registry, scene, release) = (Registry::new(), Scene::default(), Arc::new(AtomicBool::new(false)));
-    let build = || {
-        let topology = patient("drains");
-        let release = Arc::clone(&release);
-        let held = topology
-            .bolt("hold", move || Holder { held: Vec::new(), release: Arc::clone(&release), gate: None })
-            .shuffle(&once(&scene, &topology))
-            .tick_every(Duration::from_millis(5))
-            .tasks(2);
-        see(&scene, &topology, &held);
-        topology
-    };
-    let (first, second) = (join(build(), &registry), join(build(), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, || held_until(&scene, &release));
     scene.open();
     until_within(SOON, "trees are under way", || scene.log.emitted() >= 2000);
     first.drain();
@@ -216,8 +205,7 @@ fn untracked_ones_are_waited_for(change: fn(&mut Topology), acking: bool) {
             .tasks(2);
         topology
     };
-    let workers = [join(build(), &registry), join(build(), &registry)];
-    share(&[&workers[0], &workers[1]], 2);
+    let workers = workers::<2>(&registry, build);
     scene.open();
     all_drain("untracked numbers", workers);
     assert_eq!(scene.log.values().len(), 5 * 500);
@@ -340,34 +328,23 @@ fn fail(first: Running, fatal: &AtomicBool) {
     assert!(result.as_ref().unwrap_err().to_string().contains("enough"));
 }
 
-#[test]
-fn nobody_works_on_a_topology_that_was_killed_while_a_worker_registered() {
-    [0, 3, 20].into_iter().for_each(|delay| is_over(Moment::Registers, delay, kill));
+/// Each of them, with so many milliseconds in between.
+macro_rules! nobody_works_on {
+    ($($name:ident: $moment:ident, $end:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            [0, 3, 20].into_iter().for_each(|delay| is_over(Moment::$moment, delay, $end));
+        }
+    )*};
 }
 
-#[test]
-fn nobody_works_on_a_topology_that_was_killed_while_a_session_ended() {
-    [0, 3, 20].into_iter().for_each(|delay| is_over(Moment::Expires, delay, kill));
-}
-
-#[test]
-fn nobody_works_on_a_topology_that_an_error_ended_while_a_worker_registered() {
-    [0, 3, 20].into_iter().for_each(|delay| is_over(Moment::Registers, delay, fail));
-}
-
-#[test]
-fn nobody_works_on_a_topology_that_an_error_ended_while_a_session_ended() {
-    [0, 3, 20].into_iter().for_each(|delay| is_over(Moment::Expires, delay, fail));
-}
-
-#[test]
-fn nobody_works_on_a_topology_that_was_killed_while_a_link_broke() {
-    [0, 3, 20].into_iter().for_each(|delay| is_over(Moment::Breaks, delay, kill));
-}
-
-#[test]
-fn nobody_works_on_a_topology_that_an_error_ended_while_a_link_broke() {
-    [0, 3, 20].into_iter().for_each(|delay| is_over(Moment::Breaks, delay, fail));
+nobody_works_on! {
+    nobody_works_on_a_topology_that_was_killed_while_a_worker_registered: Registers, kill;
+    nobody_works_on_a_topology_that_was_killed_while_a_session_ended: Expires, kill;
+    nobody_works_on_a_topology_that_was_killed_while_a_link_broke: Breaks, kill;
+    nobody_works_on_a_topology_that_an_error_ended_while_a_worker_registered: Registers, fail;
+    nobody_works_on_a_topology_that_an_error_ended_while_a_session_ended: Expires, fail;
+    nobody_works_on_a_topology_that_an_error_ended_while_a_link_broke: Breaks, fail;
 }
 
 #[test]
@@ -414,5 +391,21 @@ fn another_program_of_the_same_name_ends_nobody() {
     scene.goes_on_within(SOON, "it goes on");
     first.drain();
     all_drain("it drains", [first]);
+    nothing_is_lost(&scene);
+}
+
+#[test]
+fn the_next_run_does_not_end_by_the_word_of_one_that_was_killed_while_it_said_the_end_of_the_last() {
+    let (registry, scene) = (Registry::new(), Scene::default());
+    let [first, second] = workers(&registry, || pipeline(&scene));
+    registry.keep_enders();
+    within(SOON, "killing it", move || first.kill()).unwrap();
+    drop(ended(SOON, "the other one hears it", [second]));
+    assert_eq!(registry.members(), 1, "the one that was killed");
+    let next = join(pipeline(&scene), &registry);
+    scene.open();
+    scene.goes_on_within(SOON, "the next run runs");
+    next.drain();
+    all_drain("and drains", [next]);
     nothing_is_lost(&scene);
 }

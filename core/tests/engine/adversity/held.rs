@@ -5,8 +5,7 @@ use super::*;
 #[test]
 fn tuples_that_a_bolt_holds_while_its_task_moves_away_and_back_are_acked_or_fail() {
     let (registry, scene) = (Registry::new(), Scene::default());
-    let (first, second) = (join(holding(&scene, None), &registry), join(holding(&scene, None), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, || holding(&scene, None));
     scene.open();
     for _ in 0..3 {
         scene.goes_on_within(SOON, "two go on");
@@ -27,8 +26,7 @@ fn tuples_that_a_bolt_holds_while_its_task_moves_away_and_back_are_acked_or_fail
 fn acks_by_an_instance_whose_task_has_moved_away_and_back_meanwhile_complete_nothing_of_later() {
     let (registry, scene, gate) = (Registry::new(), Scene::default(), Arc::new(Gate::default()));
     let build = || holding(&scene, Some(&gate));
-    let (first, second) = (join(build(), &registry), join(build(), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, build);
     scene.open();
     until_within(SOON, "all four instances are stuck, with tuples in their hands", || gate.stuck() == 4);
     let third = join(build(), &registry);

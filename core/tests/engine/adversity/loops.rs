@@ -61,8 +61,7 @@ fn goes_round(count: u64, shape: (u32, usize), bounds: (usize, usize, usize)) ->
 fn a_loop_whose_tasks_move_drains() {
     let (registry, scene) = (Registry::new(), Scene::default());
     let build = || looping(&scene, 0, (5, 3), (64, 2000, 1000));
-    let (first, second) = (join(build(), &registry), join(build(), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, build);
     scene.open();
     for _ in 0..3 {
         let third = join(build(), &registry);

@@ -5,8 +5,7 @@ use super::*;
 /// `delay`: how long it is missing; with none at all some workers may never see that.
 fn the_assignment_is_deleted(build: impl Fn(&Scene) -> Topology, delay: u64) {
     let (registry, scene) = (Registry::new(), Scene::default());
-    let (first, second) = (join(build(&scene), &registry), join(build(&scene), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, || build(&scene));
     scene.open();
     for _ in 0..5 {
         scene.goes_on_within(SOON, "it goes on");
@@ -46,8 +45,7 @@ fn nothing_is_missing_when_the_assignment_is_deleted_for_a_moment_again_and_agai
             .tasks(4);
         topology
     };
-    let (first, second) = (join(build(), &registry), join(build(), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, build);
     scene.open();
     for round in 0..30 {
         scene.goes_on_within(SOON, "it goes on");
@@ -66,8 +64,7 @@ fn nothing_is_missing_when_the_assignment_is_deleted_for_a_moment_again_and_agai
 #[test]
 fn workers_show_who_runs_what_after_the_assignment_was_deleted() {
     let (registry, scene) = (Registry::new(), Scene::default());
-    let (first, second) = (join(pipeline(&scene), &registry), join(pipeline(&scene), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, || pipeline(&scene));
     forget_assignment(&registry, 100);
     share_within(SOON, "both share the work again", &[&first, &second], 2);
     first.drain();
@@ -76,8 +73,7 @@ fn workers_show_who_runs_what_after_the_assignment_was_deleted() {
 
 fn tasks_move_to_nobody(build: impl Fn(&Scene) -> Topology) {
     let (registry, scene) = (Registry::new(), Scene::default());
-    let (first, second) = (join(build(&scene), &registry), join(build(&scene), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, || build(&scene));
     scene.open();
     for _ in 0..5 {
         scene.goes_on_within(SOON, "it goes on");
@@ -107,8 +103,7 @@ fn nothing_that_bolts_hold_is_missing_when_tasks_move_to_a_worker_that_never_com
 #[test]
 fn nothing_is_missing_when_one_session_after_the_other_ends() {
     let (registry, scene) = (Registry::new(), Scene::default());
-    let (first, second) = (join(pipeline(&scene), &registry), join(pipeline(&scene), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, || pipeline(&scene));
     scene.open();
     for round in 0..4 {
         scene.goes_on_within(SOON, "it goes on");

@@ -34,7 +34,7 @@ use tine_core::{
 use crate::{
     proxy::Proxy,
     registry::Registry,
-    scene::{Gated, Scene, ended, join, join_behind, share, share_within, within},
+    scene::{Gated, Scene, ended, join, join_behind, share, share_within, within, workers},
     support::{Log, Numbers, until_within},
 };
 

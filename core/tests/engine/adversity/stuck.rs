@@ -40,12 +40,19 @@ fn sticky(scene: &Scene, few: &Log, gate: &Arc<Gate>) -> Topology {
     topology
 }
 
+/// They are acked, too, once their tasks return.
+fn the_few_come_to_their_end<const N: usize>(scene: &Scene, few: &Log, workers: [Running; N]) {
+    until_within(SOON, "the few are acked", || few.acked().iter().collect::<BTreeSet<_>>().len() == 8);
+    workers[0].drain();
+    all_drain("it is told to drain", workers);
+    nothing_is_lost(scene);
+}
+
 #[test]
 fn a_bolt_that_does_not_return_holds_up_no_move_and_ends_by_itself_when_it_does() {
     let (registry, scene, few, gate) = (Registry::new(), Scene::default(), Log::default(), Arc::new(Gate::default()));
     let build = || sticky(&scene, &few, &gate);
-    let (first, second) = (join(build(), &registry), join(build(), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, build);
     scene.open();
     until_within(SOON, "all four tasks are stuck", || gate.stuck() == 4);
     scene.goes_on_within(SOON, "the others go on beside those that are stuck");
@@ -62,18 +69,14 @@ fn a_bolt_that_does_not_return_holds_up_no_move_and_ends_by_itself_when_it_does(
     scene.goes_on_within(SOON, "the others still go on");
     gate.open();
     until_within(SOON, "the old instance is cleaned up", || few.words().contains(&"cleanup".to_owned()));
-    until_within(SOON, "the few are acked", || few.acked().iter().collect::<BTreeSet<_>>().len() == 8);
-    first.drain();
-    all_drain("it is told to drain", [first, second, third]);
-    nothing_is_lost(&scene);
+    the_few_come_to_their_end(&scene, &few, [first, second, third]);
 }
 
 #[test]
 fn a_worker_leaves_while_its_bolt_does_not_return_and_the_others_do_not_wait() {
     let (registry, scene, few, gate) = (Registry::new(), Scene::default(), Log::default(), Arc::new(Gate::default()));
     let build = || sticky(&scene, &few, &gate);
-    let (first, second, third) = (join(build(), &registry), join(build(), &registry), join(build(), &registry));
-    share(&[&first, &second, &third], 3);
+    let [first, second, third] = workers(&registry, build);
     scene.open();
     until_within(SOON, "all four tasks are stuck", || gate.stuck() == 4);
     second.leave();
@@ -83,18 +86,14 @@ fn a_worker_leaves_while_its_bolt_does_not_return_and_the_others_do_not_wait() {
     let [left] = &ended(END, "the one that leaves", [second])[..] else { panic!("one worker") };
     assert!(!left.as_ref().unwrap().drained);
     assert!(few.words().contains(&"cleanup".to_owned()));
-    until_within(SOON, "the few are acked", || few.acked().iter().collect::<BTreeSet<_>>().len() == 8);
-    first.drain();
-    all_drain("it is told to drain", [first, third]);
-    nothing_is_lost(&scene);
+    the_few_come_to_their_end(&scene, &few, [first, third]);
 }
 
 #[test]
 fn a_worker_whose_session_ended_while_a_bolt_did_not_return_registers_again_and_works_on() {
     let (registry, scene, few, gate) = (Registry::new(), Scene::default(), Log::default(), Arc::new(Gate::default()));
     let build = || sticky(&scene, &few, &gate);
-    let (first, second) = (join(build(), &registry), join(build(), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, build);
     scene.open();
     until_within(SOON, "all four tasks are stuck", || gate.stuck() == 4);
     registry.expire_all();
@@ -104,10 +103,7 @@ fn a_worker_whose_session_ended_while_a_bolt_did_not_return_registers_again_and_
     share_within(SOON, "both share the work again", &[&first, &second], 2);
     scene.goes_on_within(SOON, "they work on");
     gate.open();
-    until_within(SOON, "the few are acked", || few.acked().iter().collect::<BTreeSet<_>>().len() == 8);
-    first.drain();
-    all_drain("it is told to drain", [first, second]);
-    nothing_is_lost(&scene);
+    the_few_come_to_their_end(&scene, &few, [first, second]);
 }
 
 #[test]
@@ -137,8 +133,7 @@ fn a_bolt_that_waits_for_room_at_a_dead_worker_does_not_keep_its_tasks_from_movi
             .tasks(2);
         topology
     };
-    let (first, second) = (join(build(), &registry), join(build(), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, build);
     scene.open();
     until_within(SOON, "it runs", || scene.log.0.seen.lock().unwrap().len() > 5000);
     drop(second);

@@ -56,8 +56,7 @@ fn only_bad_ones_fail<T: Data + Serialize + DeserializeOwned>(wrap: fn(u64) -> T
             .shuffle(&wrapped);
         topology
     };
-    let (first, second) = (join(build(), &registry), join(build(), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, build);
     scene.open();
     until_within(SOON, "all numbers have come to an end", || scene.log.acked().len() + scene.log.failed().len() == 40);
     let mut failed: Vec<_> = scene.log.failed().into_iter().map(|(number, ..)| number).collect();
@@ -111,8 +110,7 @@ fn a_chunk_of_more_tuples_than_a_frame_has_travels_in_several() {
             .shuffle(&fanned);
         topology
     };
-    let (first, second) = (join(build(), &registry), join(build(), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, build);
     scene.open();
     until_within(SOON, "all have come to an end", || scene.log.acked().len() + scene.log.failed().len() == 3);
     assert_eq!(scene.log.acked(), [0, 1, 2]);
@@ -150,8 +148,7 @@ fn large_values_travel_and_those_beyond_all_measure_fail_alone() {
             .shuffle(&grown);
         topology
     };
-    let (first, second) = (join(build(), &registry), join(build(), &registry));
-    share(&[&first, &second], 2);
+    let [first, second] = workers(&registry, build);
     scene.open();
     until_within(SOON, "all numbers have come to an end", || scene.log.acked().len() + scene.log.failed().len() == 40);
     assert_eq!(scene.acked(), (0..40).filter(|number| !ends_in_three(*number)).collect());
