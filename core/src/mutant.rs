@@ -67,6 +67,7 @@ pub enum Mutant {
     StageRunsEarly,
     StageArrivalOrder,
     StageResultOfOldAttempt,
+    IdleLooksAway,
     /// Shows only together with `ChainNotCompared`: a chain that fits holds the number, so each guards the other.
     TxidNotCompared,
 }
@@ -115,6 +116,7 @@ impl Mutant {
         Mutant::StageRunsEarly,
         Mutant::StageArrivalOrder,
         Mutant::StageResultOfOldAttempt,
+        Mutant::IdleLooksAway,
         Mutant::TxidNotCompared,
     ];
 }

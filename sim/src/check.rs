@@ -45,7 +45,7 @@ impl Simulation {
     /// # fn word_count() -> Simulation {
     /// #     simulate(|world| {
     /// #         let topology = Topology::new("words");
-    /// #         topology.source(world.source("lines", ["a b", "b"].repeat(20)))
+    /// #         topology.source(world.source("lines", ["a b", "b"]))
     /// #             .stage(|lines| lines.flat_map(|line| line.split_whitespace()).group_by(|word| word).count())
     /// #             .persist(world.table("counts").key("word").value("n"));
     /// #         topology

@@ -195,3 +195,23 @@ fn a_fault_begins_at_the_moment_that_it_names() {
     let report = simulation.run(1, &elected);
     assert!(report.broken.is_none() && report.faults() == 3, "{report}");
 }
+
+#[test]
+fn a_tail_that_is_lost_when_the_sources_hold_nothing_new_is_made_again() {
+    let simulation = tine_sim::simulate(|world| {
+        let topology = tine_trident::topology::Topology::new("words");
+        topology
+            .source(world.source("lines", ["a b", "b"]))
+            .stage(|lines| lines.flat_map(|line| line.split_whitespace()).group_by(|word| word).count())
+            .persist(world.table("counts").key("word").value("n"));
+        topology
+    })
+    .expect(tine_sim::exact_counts("counts", |line| line.split_whitespace().collect()));
+    for seed in 0..300 {
+        for txid in 1..=2 {
+            let line = format!("{seed}/lose-tail:1@committed:{txid}+1");
+            let report = simulation.replay_line(&line).unwrap();
+            assert!(report.broken.is_none(), "{report}");
+        }
+    }
+}

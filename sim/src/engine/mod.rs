@@ -77,8 +77,6 @@ pub(crate) struct Engine<'a> {
     phase: Phase,
     healed: bool,
     grown: usize,
-    /// Not before then does a leader that has not noticed a lost tail get another record.
-    nudge_at_us: u64,
     attempts_healed: u64,
     attempts: u64,
     progress: u64,
@@ -157,7 +155,6 @@ impl<'a> Engine<'a> {
             phase: Phase::Electing,
             healed: false,
             grown: 0,
-            nudge_at_us: 0,
             attempts_healed: 0,
             attempts: 0,
             progress: 0,
@@ -232,7 +229,7 @@ impl<'a> Engine<'a> {
     fn grow(&mut self) {
         let (steps, held) = (self.settings.steps, self.settings.held);
         let may = match self.healed {
-            true => self.checker.covers(&self.sources) || self.grown == 0 || self.must_be_nudged(),
+            true => self.checker.covers(&self.sources) || self.grown == 0,
             false => self.grown + held < steps,
         };
         if may && self.grown < steps {
@@ -247,18 +244,6 @@ impl<'a> Engine<'a> {
             self.agenda.put(self.now_us + every_us, Event::Grow);
         }
         self.look_whether_drained();
-    }
-
-    /// Whether the leader has not noticed yet that the database has lost its tail: it does at its next transaction, so
-    /// there must be one; another one only when that was long ago.
-    fn must_be_nudged(&mut self) -> bool {
-        let known = self.leader().map(|node| self.nodes[node].leader.spout().last_complete());
-        let ahead = known.is_some_and(|complete| complete > self.sql.complete());
-        let nudge = ahead && self.now_us >= self.nudge_at_us;
-        if nudge {
-            self.nudge_at_us = self.now_us + 1_000_000;
-        }
-        nudge
     }
 
     /// Whether everything that the sources hold is committed and announced.

@@ -235,6 +235,7 @@ fn setup(settings: &Settings, committers: usize, built: &Built) -> Setup {
         batch_ms: 20,
         batch_units_max: u64::MAX,
         poll_ms: 10,
+        look_back_ms: 1_000,
         poison_retries: 2,
     }
 }

@@ -124,6 +124,8 @@ impl Process {
             batch_ms: 20,
             batch_units_max: 1 + index as u64,
             poll_ms: 10,
+            // Its time does not pass by itself.
+            look_back_ms: u64::MAX,
             poison_retries: 2,
         };
         let owners: Vec<usize> = (0..PROCESSES).collect();

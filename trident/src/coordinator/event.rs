@@ -35,6 +35,9 @@ pub struct Setup {
     pub batch_units_max: u64,
     /// How long to wait before asking an idle source again, in milliseconds.
     pub poll_ms: u64,
+    /// How long a leader with nothing to do goes without looking at the ledger, in milliseconds: a database that has lost its
+    /// last transactions says so only when it is asked.
+    pub look_back_ms: u64,
     /// How often in a row a poisoned batch is tried again before the group halts.
     pub poison_retries: u32,
 }

@@ -70,6 +70,8 @@ pub struct Coordinator {
     ask_at_ms: u64,
     /// Until when the next plan waits for the commit under way; a wake is on its way.
     held_until_ms: u64,
+    /// When the ledger was read last.
+    looked_at_ms: u64,
     processed_at_ms: u64,
     lag: u64,
     /// Where a run ends that does not go on for ever, for the partitions that hold something new.
@@ -160,6 +162,7 @@ impl Coordinator {
             asked_in_vain: 0,
             ask_at_ms: 0,
             held_until_ms: 0,
+            looked_at_ms: 0,
             processed_at_ms: 0,
             lag: 0,
             goal: None,

@@ -134,6 +134,11 @@ impl Coordinator {
             }
             return;
         }
+        self.raise_anew(out);
+    }
+
+    /// Raises the fence in a new generation, without a failure, and goes on from what it shows.
+    pub(super) fn raise_anew(&mut self, out: &mut Out) {
         self.attempt = self.attempt.next_generation();
         self.raise_after(0, false, out);
     }
@@ -242,7 +247,7 @@ impl Coordinator {
             self.led_since_ms = now_ms;
         }
         self.role = Role::Leading;
-        self.ask_at_ms = now_ms;
+        (self.ask_at_ms, self.looked_at_ms) = (now_ms, now_ms);
     }
 
     /// An abort ends every open transaction.

@@ -154,6 +154,9 @@ impl Coordinator {
         let plan = Plan { txid, previous, time_ms, seed, ranges };
         // The first plan may be empty: it makes durable where the sources begin, "latest" above all.
         if plan.units() == 0 && txid > TxId::NONE.next() {
+            if self.may_look_back(out.now_ms()) {
+                return self.raise_anew(out);
+            }
             self.ask_at_ms = out.now_ms() + self.setup.poll_ms;
             out.call(Call::Wake { after_ms: self.setup.poll_ms });
             return;
@@ -178,6 +181,13 @@ impl Coordinator {
         };
         self.open.insert(txid, open);
         out.call(Call::Entered(txid, Phase::Planned));
+    }
+
+    /// Whether nothing is under way, and the ledger was not read for long. A database that lost its last transactions would be
+    /// noticed at the next one; while the sources hold nothing new there is none.
+    fn may_look_back(&self, now_ms: u64) -> bool {
+        let long_ago = now_ms.saturating_sub(self.looked_at_ms) >= self.setup.look_back_ms;
+        self.open.is_empty() && long_ago && !mutant::on(Mutant::IdleLooksAway)
     }
 
     /// Asks again with a growing pause; says so once, until the sources answer.

@@ -39,6 +39,7 @@ impl World {
             batch_ms: 10,
             batch_units_max: u64::MAX,
             poll_ms: 5,
+            look_back_ms: 1_000,
             poison_retries: 1,
         }
     }
@@ -497,4 +498,25 @@ fn after_a_lost_tail_the_end_of_a_run_is_worked_out_anew() {
     assert!(!world.calls.iter().any(|call| matches!(call, Call::Finish(_))), "200 were the end of the run before");
     one_more(&mut world);
     assert_eq!(finished(&mut world), Ok(()));
+}
+
+#[test]
+fn a_leader_with_nothing_to_do_looks_whether_the_database_has_lost_its_tail() {
+    let mut world = World::leading_whole();
+    world.process(9);
+    world.end_tree(TreeEnd::Complete(vec![Note::Committed]));
+    let before = world.attempt();
+    world.calls.retain(|call| matches!(call, Call::Bounds { .. }));
+    world.answer_bounds();
+    world.calls.clear();
+    assert_eq!(world.attempt(), before, "it was read just now");
+    world.now_ms = 1_000;
+    world.tell(Reply::Woke);
+    world.answer_bounds();
+    assert_eq!(world.attempt(), before.next_generation());
+    // The ledger's rows are as they were before the first transaction.
+    world.answer_raise();
+    assert_eq!(world.task.spout().last_complete(), TxId::NONE);
+    world.answer_bounds();
+    assert!(matches!(&world.trees[0].1, Message::Emit { plan, .. } if plan.txid == TxId(1)), "and it is made again");
 }

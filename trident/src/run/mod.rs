@@ -70,6 +70,10 @@ const TOLD: usize = 256;
 /// More transactions under way than help anybody; what their trees report fits into the coordinator's inbox.
 const IN_FLIGHT_MAX: usize = INBOX / 2;
 
+/// How long a leader with nothing to do goes without looking at the ledger. It costs a small write, and the table of a database
+/// that has lost its last transactions stays behind for as long.
+const LOOK_BACK: Duration = Duration::from_secs(30);
+
 /// How long a worker that was asked to end waits for others to take its tasks.
 const RELIEVED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -368,6 +372,7 @@ fn setup(built: &Built, options: &Options, committers: usize) -> Setup {
         batch_ms: ms(options.commit_interval).max(1),
         batch_units_max: options.batch_units_max.max(1),
         poll_ms: ms(options.poll).max(1),
+        look_back_ms: ms(LOOK_BACK),
         poison_retries: 2,
     }
 }
