@@ -38,20 +38,23 @@ mod input;
 mod key;
 mod port;
 mod spout;
+mod spout_collector;
+mod streams;
 
 pub use self::{
     async_bolt::{Async, AsyncBolt},
     basic::{Basic, BasicBolt, Each, Emit, each},
     bolt::Bolt,
-    collector::{Collector, SpoutCollector},
+    collector::Collector,
     context::{Context, Waker},
     input::{Input, Receipt},
     key::GroupKey,
     port::{DEFAULT_STREAM, Data, Declaration, Named, Port},
     spout::{Next, Spout},
+    spout_collector::SpoutCollector,
 };
 pub(crate) use self::{
-    collector::Streams,
     key::combined,
     port::{Declared, TypeOf},
+    streams::Streams,
 };
