@@ -42,7 +42,7 @@
 //! topology.each("numbers", |_: u64, _: &mut Emit<'_, ()>| Ok(())).shuffle(&texts);
 //! ```
 //!
-//! Read in this order: here, [`grouping`], [`settings`], then `node` (erasure), `check` and `build`.
+//! Read in this order: here, `stream` and `handle` (wiring), [`grouping`], [`settings`], then `node` (erasure), `check` and `build`.
 
 pub(crate) mod build;
 mod check;
@@ -52,6 +52,7 @@ pub mod grouping;
 mod handle;
 pub(crate) mod node;
 pub mod settings;
+mod stream;
 
 use std::sync::Arc;
 
@@ -60,8 +61,9 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use self::{
     error::BuildError,
     grouping::{Choose, Grouping},
-    handle::{BoltHandle, Emits, SpoutHandle, Stream},
+    handle::{BoltHandle, SpoutHandle},
     settings::Settings,
+    stream::{Emits, Stream},
 };
 use self::{
     handle::NodeRef,

@@ -58,6 +58,18 @@ pub(crate) struct Node {
     pub(crate) make: Box<dyn Fn(Place) -> Box<dyn Task> + Send>,
 }
 
+impl Node {
+    pub(crate) fn new(
+        name: String,
+        is_spout: bool,
+        streams: Vec<Declared>,
+        make: Box<dyn Fn(Place) -> Box<dyn Task> + Send>,
+    ) -> Node {
+        let (executors, tick_every, max_pending, weighs, inputs) = Default::default();
+        Node { name, is_spout, tasks: 1, executors, tick_every, max_pending, streams, weighs, inputs, make }
+    }
+}
+
 /// A subscription of a bolt.
 pub(crate) struct Edge {
     pub(crate) from: End,

@@ -1,28 +1,23 @@
 //! A running topology, as its owner sees it: pause, rebalance, figures, errors, and the end.
 
+mod outcome;
+mod supervisor;
+
 use std::{
-    collections::HashMap,
     fmt,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
 };
 
+pub use self::outcome::{RunError, Summary};
 use super::{
     crews::{Crew, Crews},
-    shared::{ComponentError, Halted, Phase, Shared, Worker},
+    shared::{ComponentError, Halted, Phase, Shared},
 };
 use crate::{
     cluster::{Order, Part, WorkerFigures},
-    failure::Failure,
     metrics::{TaskFigures, TaskMeter},
 };
-
-/// How often stuck tasks are looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// How often is looked whether everything is worked off, while a topology drains.
-const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// A topology that runs in this process. Dropped, it stops without waiting for anything; [`wait`](Running::wait) and
 /// [`stop`](Running::stop) do better.
@@ -62,124 +57,6 @@ pub struct Running {
     part: Option<(Arc<Part>, Option<JoinHandle<()>>)>,
 }
 
-/// How a topology ended.
-///
-/// ```
-/// # use tine_core::topology::Topology;
-/// # use tine_core::{component::*, failure::*};
-/// # struct Items<I>(I);
-/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
-/// #     type Out = I::Item;
-/// #     type Id = ();
-/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
-/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
-/// #     }
-/// # }
-/// # let topology = Topology::new("words");
-/// # let words = topology.spout("words", || Items(["a", "b", ""].into_iter()));
-/// # let count = topology.each("count", |word: &str, _: &mut Emit<'_, ()>| match word {
-/// #     "" => Err(Failure::poison("an empty word")),
-/// #     _ => Ok(()),
-/// # });
-/// # count.shuffle(&words);
-/// let summary = topology.run()?; // of the words "a", "b" and "", which is refused
-/// assert!(summary.drained);
-/// assert_eq!((summary.acked(), summary.failed()), (2, 1));
-/// let executed: u64 = summary.tasks.iter().filter(|task| task.component == "count").map(|task| task.executed).sum();
-/// assert_eq!(executed, 3);
-/// # Ok::<(), tine_core::engine::RunError>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// Whether everything under way was worked off. If not, the spouts did not hear of some trees.
-    pub drained: bool,
-    /// The figures at the end.
-    pub tasks: Vec<TaskFigures>,
-}
-
-impl Summary {
-    /// Trees that were completed.
-    pub fn acked(&self) -> u64 {
-        self.tasks.iter().filter(|task| task.is_spout).map(|task| task.acked).sum()
-    }
-
-    /// Trees that failed or timed out.
-    pub fn failed(&self) -> u64 {
-        self.tasks.iter().filter(|task| task.is_spout).map(|task| task.failed).sum()
-    }
-}
-
-/// Why a topology cannot be started, did not end well, or cannot be changed.
-///
-/// ```
-/// use tine_core::{component::Emit, engine::RunError, failure::Failure, topology::Topology};
-/// # use tine_core::{component::*, failure::*};
-/// # struct Items<I>(I);
-/// # impl<I: Iterator<Item: Data> + Send + 'static> Spout for Items<I> {
-/// #     type Out = I::Item;
-/// #     type Id = ();
-/// #     fn next(&mut self, out: &mut SpoutCollector<I::Item, ()>) -> Result<Next, Failure> {
-/// #         Ok(self.0.next().map_or(Next::Done, |item| { out.emit(item, ()); Next::More }))
-/// #     }
-/// # }
-///
-/// let topology = Topology::new("words");
-/// let words = topology.spout("words", || Items(["a", "b"].into_iter()));
-/// let count = |_: &'static str, _: &mut Emit<'_, ()>| Err(Failure::fatal("the disk is full"));
-/// topology.each("count", count).shuffle(&words);
-/// match topology.run() {
-///     Err(RunError::Halted(error)) => {
-///         assert_eq!((&*error.component, &*error.failure.message), ("count", "the disk is full"));
-///     }
-///     other => panic!("{other:?}"),
-/// }
-/// ```
-#[derive(thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// It makes no sense.
-    #[error(transparent)]
-    Build(#[from] crate::topology::BuildError),
-    /// The system refuses a thread.
-    #[error("cannot start a thread for {component:?}: give the topology fewer executors")]
-    Thread {
-        /// Of which component.
-        component: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// An error of a component ended it.
-    #[error("{} of {:?} ended the topology: {}", .0.task, .0.component, .0.failure)]
-    Halted(ComponentError),
-    /// This process cannot be one of the topology's workers.
-    #[error("{0}")]
-    Worker(Failure),
-    /// No such component.
-    #[error("the topology has no component {0:?}")]
-    NoSuchComponent(String),
-    /// More executors than tasks, or none.
-    #[error("{executors} executors for {component:?}, which has {tasks} tasks: choose between 1 and {tasks}")]
-    Executors {
-        /// Of which component.
-        component: String,
-        /// How many were asked for.
-        executors: usize,
-        /// How many tasks there are.
-        tasks: usize,
-    },
-    /// A task of the component does not return from user code.
-    #[error("a task of {0:?} does not return from a call: nothing was changed, try again later")]
-    Stuck(String),
-}
-
-/// As people read it: a `main` that returns an error prints its `Debug`.
-impl fmt::Debug for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 impl Running {
     /// Starts the supervisor, and spouts as soon as the bolts are prepared.
     pub(crate) fn new(
@@ -191,12 +68,12 @@ impl Running {
         let supervised = (Arc::clone(&shared), Arc::clone(&meters));
         let supervisor = thread::Builder::new()
             .name("tine-supervisor".into())
-            .spawn(move || supervise(&supervised.0, &supervised.1));
+            .spawn(move || supervisor::supervise(&supervised.0, &supervised.1));
         let thread = |source| RunError::Thread { component: "the supervisor".into(), source };
         let running = Running { shared, meters, crews, supervisor: Some(supervisor.map_err(thread)?), part: None };
         running.shared.begin();
         while running.shared.phase() == Phase::Preparing {
-            running.shared.wait((Phase::Preparing, running.shared.live_spouts()), LOOK_EVERY);
+            running.shared.wait((Phase::Preparing, running.shared.live_spouts()), supervisor::LOOK_EVERY);
         }
         Ok(running)
     }
@@ -544,54 +421,12 @@ impl Drop for Running {
     }
 }
 
-impl std::fmt::Debug for Running {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let topology = &self.shared.topology;
         f.debug_struct("Running")
             .field("topology", topology)
             .field("phase", &self.shared.phase())
             .finish_non_exhaustive()
-    }
-}
-
-/// Watches until the topology has stopped, and stops it when everything is worked off.
-fn supervise(shared: &Shared, meters: &[Arc<TaskMeter>]) {
-    let mut reported: HashMap<u32, u64> = HashMap::new();
-    let mut deadline = None;
-    loop {
-        let (phase, live) = (shared.phase(), shared.live_spouts());
-        if phase == Phase::Stopped {
-            return;
-        }
-        // Pending trees first: one that ends in between leaves tuples, if anything, that are counted after it.
-        let idle = live == 0 && meters.iter().all(|meter| meter.pending_now() == 0);
-        let alone = matches!(shared.worker, Worker::Alone);
-        if alone && idle && shared.in_flight() == 0 {
-            return shared.end(true);
-        }
-        if phase == Phase::Draining {
-            let until = *deadline.get_or_insert_with(|| Instant::now() + shared.settings.drain_timeout);
-            if Instant::now() >= until {
-                return shared.end(false);
-            }
-        }
-        look_for_stuck(shared, meters, &mut reported);
-        let ending = phase == Phase::Draining || alone && live == 0;
-        shared.wait((phase, live), if ending { DRAIN_LOOK_EVERY } else { LOOK_EVERY });
-    }
-}
-
-/// Reports each call of user code that takes too long, once.
-fn look_for_stuck(shared: &Shared, meters: &[Arc<TaskMeter>], reported: &mut HashMap<u32, u64>) {
-    let stuck_after = shared.settings.stuck_after;
-    for meter in meters {
-        let Some(since) = meter.busy_since() else { continue };
-        let busy = Duration::from_micros(shared.now_us().saturating_sub(since));
-        if busy > stuck_after && reported.insert(meter.task().0, since) != Some(since) {
-            let of = if meter.is_spout() { "next, ack or fail" } else { "execute, tick or woken" };
-            let secs = busy.as_secs_f32();
-            let message = format!("has not returned from {of} for {secs:.1} s: it must not wait that long");
-            shared.report(meter, &Failure::poison(message));
-        }
     }
 }
