@@ -222,27 +222,23 @@ impl<K: Columns, C: Combiner> TypedFold<K, C> {
 
     /// Sorts, combines, checks, digests and lays out.
     fn merge(&self, rows: Vec<BatchRow<K, C::Held>>) -> Result<Folded, Failure> {
-        let count = rows.len();
         let keys = self.canonical(&rows)?;
-        let order = keys.sorted();
+        let sorted = keys.sorted();
+        let groups = sorted.groups();
         // `Some` until a row is taken; rows are taken in the order of their keys.
         let mut rows: Vec<Option<BatchRow<K, C::Held>>> = rows.into_iter().map(Some).collect();
         let mut out = Columnar::<K, C::Value> {
-            keys: K::build(count),
-            values: C::Value::build(count),
-            shards: Vec::with_capacity(count),
+            keys: K::build(groups.len()),
+            values: C::Value::build(groups.len()),
+            shards: Vec::with_capacity(groups.len()),
             digests: vec![Digest::default(); usize::from(self.shards)],
             bytes: Vec::new(),
         };
-        let mut next = 0;
-        while let Some(&first) = order.get(next) {
-            let key = keys.get(first);
-            let equal = order[next..].iter().take_while(|other| keys.get(**other) == key).count();
-            let mut taken = order[next..next + equal].iter().filter_map(|index| rows[*index as usize].take());
-            next += equal;
+        for group in groups {
+            let mut taken = group.iter().filter_map(|index| rows[*index as usize].take());
             let Some(mut row) = taken.next() else { continue };
             taken.for_each(|other| self.combiner.combine(&mut row.held, other.held));
-            self.lay_out(row, key, &mut out)?;
+            self.lay_out(row, keys.get(group[0]), &mut out)?;
         }
         Ok(self.folded(out))
     }

@@ -74,6 +74,7 @@ pub enum Text {}
 impl Row for Text {
     type At<'b> = &'b str;
 
+    #[inline]
     fn decode<'b>(_: &'b str, _: &Record<'b>, value: &'b [u8]) -> Result<&'b str, Invalid> {
         let text = text(value).map_err(|error| Invalid::NotUtf8 { at: error.valid_up_to() })?;
         match nul(value) {

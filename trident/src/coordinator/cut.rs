@@ -34,7 +34,7 @@ pub(super) struct Cut {
 const FIRST_UNITS: u64 = 256;
 
 /// A small batch says little about the speed of a large one.
-const GROWTH: u64 = 64;
+const GROWTH: u64 = 256;
 
 /// What a wait may take longer than asked, and a look at the sources.
 const HOLD_SLACK_MS: f64 = 2.0;

@@ -35,12 +35,13 @@ impl Keys {
     }
 
     /// Indices of the keys, in the order of their bytes.
-    pub(super) fn sorted(&self) -> Vec<u32> {
+    pub(super) fn sorted(&self) -> Sorted {
         let count = u32::try_from(self.ends.len()).expect("a batch has fewer than 2^32 rows");
         // All keys of a table begin with the same tag: the first piece begins after it.
         let mut pieces: Vec<(u64, u32)> = (0..count).map(|index| (self.piece(index, 1), index)).collect();
-        self.sort(&mut pieces, 1);
-        pieces.into_iter().map(|(_, index)| index).collect()
+        let mut sorted = Sorted { indices: Vec::with_capacity(pieces.len()), ends: Vec::with_capacity(pieces.len()) };
+        self.sort(&mut pieces, 1, &mut sorted);
+        sorted
     }
 
     /// Eight bytes of a key, big endian, zeros behind its end.
@@ -55,20 +56,48 @@ impl Keys {
     }
 
     /// Sorts keys that agree before `depth` and whose pieces are those at `depth`.
-    fn sort(&self, pieces: &mut [(u64, u32)], depth: usize) {
+    fn sort(&self, pieces: &mut [(u64, u32)], depth: usize, sorted: &mut Sorted) {
         pieces.sort_unstable_by_key(|(piece, _)| *piece);
         let next = depth + PIECE;
         for equal in pieces.chunk_by_mut(|a, b| a.0 == b.0) {
-            let rest = |index: u32| self.get(index).get(next..).unwrap_or_default();
-            if equal.len() == 1 || equal.iter().all(|(_, index)| rest(*index).is_empty()) {
+            if let [(_, alone)] = equal {
+                sorted.push_group([*alone]);
                 continue;
             }
-            if equal.len() < SMALL {
-                equal.sort_unstable_by(|a, b| rest(a.1).cmp(rest(b.1)));
+            if equal.len() >= SMALL && equal.iter().any(|(_, index)| self.get(*index).len() > next) {
+                equal.iter_mut().for_each(|(piece, index)| *piece = self.piece(*index, next));
+                self.sort(equal, next, sorted);
                 continue;
             }
-            equal.iter_mut().for_each(|(piece, index)| *piece = self.piece(*index, next));
-            self.sort(equal, next);
+            // The zeros behind a short key's end are told apart here.
+            equal.sort_unstable_by(|a, b| self.get(a.1).cmp(self.get(b.1)));
+            for same in equal.chunk_by(|a, b| self.get(a.1) == self.get(b.1)) {
+                sorted.push_group(same.iter().map(|(_, index)| *index));
+            }
         }
+    }
+}
+
+/// Indices of keys in the order of their bytes, those of equal keys in groups.
+pub(super) struct Sorted {
+    indices: Vec<u32>,
+    /// Where each group ends; it begins where the one before it ends.
+    ends: Vec<u32>,
+}
+
+impl Sorted {
+    fn push_group(&mut self, group: impl IntoIterator<Item = u32>) {
+        self.indices.extend(group);
+        self.ends.push(u32::try_from(self.indices.len()).expect("a batch has fewer than 2^32 rows"));
+    }
+
+    /// The indices of each distinct key.
+    pub(super) fn groups(&self) -> impl ExactSizeIterator<Item = &[u32]> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| {
+            let group = &self.indices[start..*end as usize];
+            start = *end as usize;
+            group
+        })
     }
 }

@@ -100,7 +100,7 @@ pub struct Options {
     /// How long to wait before asking an idle source again (default 3 ms): half of it is what a single record waits on
     /// average, and each look costs the source a question.
     pub poll: Duration,
-    /// How many emitters read the sources (default: half the cores).
+    /// How many emitters read the sources (default: as many as cores).
     pub emitters: usize,
     /// How many tasks share the work of each level of stages after a repartition (default: half the cores).
     pub stage_tasks: usize,
@@ -127,7 +127,7 @@ impl Default for Options {
             commit_interval: Duration::from_millis(800),
             batch_units_max: u64::MAX,
             poll: Duration::from_millis(3),
-            emitters: (cores / 2).max(1),
+            emitters: cores,
             stage_tasks: (cores / 2).max(1),
             start_timeout: Duration::from_secs(30),
             message_timeout: Duration::from_secs(120),

@@ -1,12 +1,12 @@
 //! A batch's aggregates of one stage: by key, in the order in which the keys were met.
 //!
-//! The rows lie in a vector that leaves by pointer when the batch ends; beside it a hash table of their places. So nothing is
-//! moved per row, and the order of rows follows from the order of records, not from a hasher's seed.
+//! The rows lie in a vector, and beside it a hash table of their places: the order of rows follows from the order of records,
+//! not from a hasher's seed. A look-up touches a place and a row, so rows are kept small; hashes, which only growing needs, lie
+//! apart.
 
 use std::{
     any::Any,
     hash::{BuildHasher, Hasher},
-    mem,
     sync::Arc,
 };
 
@@ -36,8 +36,9 @@ pub(super) trait Table: Send {
 }
 
 pub(super) struct TypedTable<K, C: Combiner> {
-    /// While a row lies here, its hash is that of this process's hasher.
-    rows: Vec<BatchRow<K, C::Held>>,
+    rows: Vec<(K, C::Held)>,
+    /// Of each row, by this process's hasher.
+    hashes: Vec<u64>,
     places: HashTable<u32>,
     hasher: DefaultHashBuilder,
     combiner: C,
@@ -45,40 +46,40 @@ pub(super) struct TypedTable<K, C: Combiner> {
 
 impl<K: Columns, C: Combiner> TypedTable<K, C> {
     pub(super) fn new(combiner: C) -> TypedTable<K, C> {
-        TypedTable { rows: Vec::new(), places: HashTable::new(), hasher: DefaultHashBuilder::default(), combiner }
+        TypedTable {
+            rows: Vec::new(),
+            hashes: Vec::new(),
+            places: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            combiner,
+        }
     }
 
     /// Errors when a new key cannot be stored; pairs before it have contributed.
     pub(super) fn add<Q: Key<Owned = K>>(&mut self, pairs: Vec<(Q, C::Input)>) -> Result<(), Unfit> {
-        let TypedTable { rows, places, hasher, combiner } = self;
         for (key, input) in pairs {
-            let mut state = hasher.build_hasher();
+            let mut state = self.hasher.build_hasher();
             key.feed(&mut state);
             let hash = state.finish();
-            match places.find(hash, |at| key.same(&rows[*at as usize].key)) {
-                Some(at) => combiner.add(&mut rows[*at as usize].held, input),
-                None => insert(rows, places, hash, key, combiner.lift(input))?,
+            match self.places.find(hash, |at| key.same(&self.rows[*at as usize].0)) {
+                Some(at) => self.combiner.add(&mut self.rows[*at as usize].1, input),
+                None => self.insert(hash, key, input)?,
             }
         }
         Ok(())
     }
-}
 
-/// Adds a key that is not there. Apart from the loop, which is short without it.
-#[cold]
-#[inline(never)]
-fn insert<Q: Key, H>(
-    rows: &mut Vec<BatchRow<Q::Owned, H>>,
-    places: &mut HashTable<u32>,
-    hash: u64,
-    key: Q,
-    held: H,
-) -> Result<(), Unfit> {
-    check_key(&key)?;
-    let place = u32::try_from(rows.len()).expect("a batch has fewer than 2^32 rows");
-    places.insert_unique(hash, place, |at| rows[*at as usize].hash);
-    rows.push(BatchRow { hash, key: key.own(), held });
-    Ok(())
+    /// Adds a key that is not there. Apart from the loop, which is short without it.
+    #[cold]
+    #[inline(never)]
+    fn insert<Q: Key<Owned = K>>(&mut self, hash: u64, key: Q, input: C::Input) -> Result<(), Unfit> {
+        check_key(&key)?;
+        let place = u32::try_from(self.rows.len()).expect("a batch has fewer than 2^32 rows");
+        self.places.insert_unique(hash, place, |at| self.hashes[*at as usize]);
+        self.hashes.push(hash);
+        self.rows.push((key.own(), self.combiner.lift(input)));
+        Ok(())
+    }
 }
 
 impl<K: Columns, C: Combiner> Table for TypedTable<K, C> {
@@ -95,22 +96,25 @@ impl<K: Columns, C: Combiner> Table for TypedTable<K, C> {
         if count == 0 {
             return None;
         }
-        self.places.clear();
-        if self.places.capacity() > KEEP_ENTRIES.max(KEEP_FACTOR * count) {
-            self.places = HashTable::with_capacity(count);
-        }
-        let mut rows = mem::replace(&mut self.rows, Vec::with_capacity(count));
         let mut bytes = Vec::new();
-        for row in &mut rows {
+        let rows = self.rows.drain(..).map(|(key, held)| {
             bytes.clear();
-            row.key.encode(&mut bytes);
-            row.hash = hash64(&bytes);
+            key.encode(&mut bytes);
+            BatchRow { hash: hash64(&bytes), key, held }
+        });
+        let rows = rows.collect();
+        self.clear();
+        let kept = KEEP_ENTRIES.max(KEEP_FACTOR * count);
+        if self.places.capacity() > kept {
+            (self.rows, self.hashes, self.places) =
+                (Vec::with_capacity(count), Vec::with_capacity(count), HashTable::with_capacity(count));
         }
         Some(Box::new(Batch { rows }))
     }
 
     fn clear(&mut self) {
         self.rows.clear();
+        self.hashes.clear();
         self.places.clear();
     }
 }
