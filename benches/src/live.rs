@@ -89,7 +89,8 @@ impl Feeder {
         let started = Instant::now();
         let mut sent = 0_u64;
         while !stop.load(Ordering::Relaxed) {
-            while (sent as f64) < started.elapsed().as_secs_f64() * rate {
+            // Who falls behind notices a stop all the same.
+            while (sent as f64) < started.elapsed().as_secs_f64() * rate && !stop.load(Ordering::Relaxed) {
                 let now = Instant::now();
                 let (partition, seq) = self.send()?;
                 each(partition, seq, now)?;

@@ -48,6 +48,8 @@ pub enum Fault {
     HalfOpen,
     /// The connection of the nth next request is cut, before or after the server has it.
     CutAmid(u64, Verdict),
+    /// The connection of the next COMMIT is cut, before or after the server has it.
+    CutCommit(Verdict),
     /// No byte more fits on the disk of its tables, or of its log, for a while.
     DiskFull(Disk),
     /// What it says to its peers and they to it comes late, by so many milliseconds: a follower that lags.
@@ -146,7 +148,8 @@ impl Target {
                 (2, Kind::Delayed),
                 (1, Kind::Swallowed),
                 (2, Kind::HalfOpen),
-                (5, Kind::CutAmid),
+                (2, Kind::CutAmid),
+                (6, Kind::CutCommit),
                 (2, Kind::DiskFull),
                 (2, Kind::LogFull),
             ],
@@ -202,6 +205,7 @@ enum Kind {
     Swallowed,
     HalfOpen,
     CutAmid,
+    CutCommit,
     DiskFull,
     LogFull,
     Lagging,
@@ -227,6 +231,7 @@ impl Kind {
             Kind::CutAmid => {
                 Fault::CutAmid(random.random_range(0..60), VERDICTS[random.random_range(0..VERDICTS.len())])
             }
+            Kind::CutCommit => Fault::CutCommit(VERDICTS[random.random_range(0..VERDICTS.len())]),
             Kind::DiskFull => Fault::DiskFull(Disk::Tables),
             Kind::LogFull => Fault::DiskFull(Disk::Log),
             Kind::Lagging => Fault::Lagging(random.random_range(50..1_500)),
@@ -250,6 +255,7 @@ impl Fault {
             Fault::Swallowed { .. } => "replies swallowed",
             Fault::HalfOpen => "half open",
             Fault::CutAmid(..) => "cut amid a request",
+            Fault::CutCommit(_) => "cut amid a COMMIT",
             Fault::DiskFull(Disk::Tables) => "disk of tables full",
             Fault::DiskFull(Disk::Log) => "disk of log full",
             Fault::Lagging(_) => "lags behind its peers",
@@ -269,6 +275,8 @@ impl Fault {
             (Fault::Paused | Fault::CutOff, Target::Worker(_)) => 20.0,
             (Fault::ClockJump(_) | Fault::Lagging(_) | Fault::Apart | Fault::DiskFull(Disk::Log), _) => 20.0,
             (Fault::CutAmid(..), _) => 3.0,
+            // Long enough that somebody commits.
+            (Fault::CutCommit(_), _) => 15.0,
             _ => 10.0,
         }
     }
@@ -281,6 +289,7 @@ impl fmt::Display for Step {
             Fault::Delayed(ms) | Fault::Lagging(ms) => write!(f, " by {ms} ms")?,
             Fault::Swallowed { then_cut: true } => write!(f, ", then cut")?,
             Fault::CutAmid(nth, verdict) => write!(f, " ({verdict:?}, the {nth}th)")?,
+            Fault::CutCommit(verdict) => write!(f, " ({verdict:?})")?,
             Fault::ClockJump(seconds) => write!(f, " by {seconds} s")?,
             _ => {}
         }
@@ -358,9 +367,9 @@ mod tests {
             names.dedup();
             names.len()
         };
-        assert_eq!(names(&steps), 11);
+        assert_eq!(names(&steps), 12);
         let missing = Missing { disk: true, clock: true };
-        assert_eq!(names(&plan(3, Target::Postgres, HOUR, missing)), 9);
+        assert_eq!(names(&plan(3, Target::Postgres, HOUR, missing)), 10);
         assert_eq!(names(&plan(3, Target::Worker(0), HOUR, missing)), 3);
     }
 

@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 use super::clock::Clock;
 use super::plan::{self, Fault};
 use crate::disk::Disk;
-use crate::job::Job;
+use crate::job::{Job, cut_next_commit};
 use crate::process::{Program, Running};
 use crate::proxy::{Proxy, Verdict};
 use crate::services::{Guard, Service};
@@ -133,6 +133,7 @@ impl<S: Service + Send + 'static> Victim for Server<S> {
             Fault::Swallowed { .. } => self.link.swallow_replies(),
             Fault::HalfOpen => self.link.half_open(),
             Fault::CutAmid(nth, verdict) => cut_amid(&self.link, nth, verdict),
+            Fault::CutCommit(verdict) => cut_next_commit(&self.link, verdict),
             Fault::DiskFull(which) => self.disk(which)?.fill()?,
             Fault::Lagging(ms) => self.peers.iter().for_each(|peer| peer.quorum.delay(Duration::from_millis(ms))),
             Fault::Apart => self.peers.iter().for_each(|peer| {
@@ -160,7 +161,7 @@ impl<S: Service + Send + 'static> Victim for Server<S> {
                     self.link.cut();
                 }
             }
-            Fault::CutAmid(..) => self.link.hook(|_, _| Verdict::Pass),
+            Fault::CutAmid(..) | Fault::CutCommit(_) => self.link.hook(|_, _| Verdict::Pass),
             Fault::DiskFull(which) => {
                 self.disk(which)?.free()?;
                 if which == plan::Disk::Log {
@@ -175,7 +176,7 @@ impl<S: Service + Send + 'static> Victim for Server<S> {
             Fault::Restarted | Fault::Cut | Fault::ClockJump(_) | Fault::CutOff => {}
         }
         Ok(match fault {
-            Fault::CutAmid(..) => hits,
+            Fault::CutAmid(..) | Fault::CutCommit(_) => hits,
             Fault::DiskFull(_) => full,
             Fault::Cut | Fault::Lagging(_) | Fault::Apart => self.before.open,
             Fault::Refused | Fault::Delayed(_) | Fault::Swallowed { .. } | Fault::HalfOpen => touched,
