@@ -4,6 +4,8 @@ use std::{cmp::Ordering, fmt};
 
 use serde::{Deserialize, Serialize};
 
+use crate::mutant::{self, Mutant};
+
 /// Transaction id: 1, 2, 3 … per batch group, without gaps. `TxId::NONE` (0) stands before the first.
 ///
 /// ```
@@ -191,6 +193,18 @@ impl fmt::Display for WorkerId {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Era(pub u64);
+
+impl Era {
+    /// Whether tasks of this era take a frame of that one: those of another are for tasks that are gone.
+    ///
+    /// ```
+    /// # use tine_core::id::Era;
+    /// assert!(Era(9).hears(Era(9)) && !Era(9).hears(Era(4)));
+    /// ```
+    pub fn hears(self, frame: Era) -> bool {
+        self == frame || mutant::on(Mutant::EraIgnored)
+    }
+}
 
 impl fmt::Display for Era {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -68,6 +68,11 @@ pub enum Mutant {
     StageArrivalOrder,
     StageResultOfOldAttempt,
     IdleLooksAway,
+    OwnersTooEarly,
+    EraIgnored,
+    DrainNotAwaited,
+    OwnersInOldGeneration,
+    DisbandNotTold,
     /// Shows only together with `ChainNotCompared`: a chain that fits holds the number, so each guards the other.
     TxidNotCompared,
 }
@@ -117,6 +122,11 @@ impl Mutant {
         Mutant::StageArrivalOrder,
         Mutant::StageResultOfOldAttempt,
         Mutant::IdleLooksAway,
+        Mutant::OwnersTooEarly,
+        Mutant::EraIgnored,
+        Mutant::DrainNotAwaited,
+        Mutant::OwnersInOldGeneration,
+        Mutant::DisbandNotTold,
         Mutant::TxidNotCompared,
     ];
 }

@@ -1,5 +1,5 @@
-//! Coordination in memory, with ZooKeeper's habits: sessions that the server ends, one ephemeral leader, versioned
-//! records, versions that repeat after a restore, and news that comes late.
+//! Coordination in memory, with ZooKeeper's habits: sessions that the server ends, one ephemeral leader, registered workers
+//! with their assignment, versioned records, versions that repeat after a restore, and news that comes late.
 //!
 //! A session is a client and its server in one: what the client refuses by itself never travels, and a write is one
 //! multi that needs the version the client last saw, its own reign node, and every plan that it adds to be missing and
@@ -10,7 +10,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use tine_core::{
     coordination::{Claim, GroupRecord},
     failure::{Failure, FailureKind},
-    id::{Epoch, Nonce, TxId},
+    id::{Epoch, Nonce, TxId, WorkerId},
+    membership::{Assignment, Member, Sight},
     mutant::{self, Mutant},
 };
 
@@ -30,6 +31,8 @@ pub(crate) struct Standing {
     plans: BTreeMap<TxId, Arc<[u8]>>,
     /// The reign nodes that exist.
     reign: Option<Nonce>,
+    /// Who runs which tasks: a node beside the group's, of which a look at that one shows nothing.
+    assignment: Option<Arc<Assignment>>,
 }
 
 /// What a leader writes.
@@ -39,6 +42,7 @@ pub(crate) enum Write {
     Plan(TxId, Arc<[u8]>),
     Forget(TxId),
     Complete(TxId),
+    Assign(Arc<Assignment>),
 }
 
 impl fmt::Display for Write {
@@ -48,6 +52,7 @@ impl fmt::Display for Write {
             Write::Plan(txid, _) => write!(f, "plan of transaction {txid}"),
             Write::Forget(txid) => write!(f, "forget transaction {txid} and above"),
             Write::Complete(txid) => write!(f, "complete up to {txid}"),
+            Write::Assign(made) => write!(f, "assignment of {} to {} workers", made.era, made.shares.len()),
         }
     }
 }
@@ -57,8 +62,13 @@ impl fmt::Display for Write {
 pub(crate) struct Session {
     pub(crate) node: usize,
     pub(crate) life: u32,
-    pub(crate) nonce: Nonce,
+    /// A candidate's nonce; none of a worker's registration.
+    pub(crate) nonce: Option<Nonce>,
     pub(crate) alive: bool,
+    /// Whether its client is to be told that something has changed since it looked at the workers.
+    pub(crate) stirred: bool,
+    /// When the answer to its last look arrives: later ones come after it.
+    pub(crate) seen_us: u64,
     /// What this client knows of the record.
     pub(crate) known: Option<Standing>,
     /// How the record stands if a write was done that was answered with a refusal; looked at before the next one.
@@ -85,6 +95,8 @@ pub(crate) struct Coordination {
     pub(crate) sessions: Vec<Session>,
     /// Who leads, by session.
     pub(crate) leader: Option<SessionId>,
+    /// The registered workers, the oldest registration first.
+    members: Vec<(SessionId, Member)>,
 }
 
 /// How many copies are kept.
@@ -101,8 +113,46 @@ impl Coordination {
 
     /// Opens a session that stands for election.
     pub(crate) fn open(&mut self, node: usize, life: u32, nonce: Nonce) -> SessionId {
-        self.sessions.push(Session { node, life, nonce, alive: true, known: None, doubt: None, refused: None });
+        self.session(node, life, Some(nonce))
+    }
+
+    fn session(&mut self, node: usize, life: u32, nonce: Option<Nonce>) -> SessionId {
+        let (known, doubt, refused) = (None, None, None);
+        let (alive, stirred, seen_us) = (true, false, 0);
+        self.sessions.push(Session { node, life, nonce, alive, stirred, seen_us, known, doubt, refused });
         self.sessions.len() - 1
+    }
+
+    /// Registers a worker, in a session of its own; once, however often it is asked for.
+    pub(crate) fn register(&mut self, node: usize, life: u32, member: Member) -> SessionId {
+        if let Some((session, _)) = self.members.iter().find(|(_, known)| known.peer.id == member.peer.id) {
+            return *session;
+        }
+        let session = self.session(node, life, None);
+        self.members.push((session, member));
+        session
+    }
+
+    /// A worker says something else of itself; whether it is still registered.
+    pub(crate) fn update(&mut self, member: &Member) -> bool {
+        let mine = self.members.iter_mut().find(|(_, known)| known.peer.id == member.peer.id);
+        mine.map(|(_, known)| known.clone_from(member)).is_some()
+    }
+
+    /// What a look at the workers shows.
+    pub(crate) fn sight(&self) -> Sight {
+        let members = self.members.iter().map(|(_, member)| member.clone()).collect();
+        Sight { members, assignment: self.standing.assignment.as_deref().cloned(), ..Sight::default() }
+    }
+
+    /// The sessions of the registered workers.
+    pub(crate) fn registered(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.members.iter().map(|(session, _)| *session)
+    }
+
+    /// Whether a worker is registered.
+    pub(crate) fn knows(&self, worker: WorkerId) -> bool {
+        self.members.iter().any(|(_, member)| member.peer.id == worker)
     }
 
     /// Ends a session; whether it was alive.
@@ -111,6 +161,7 @@ impl Coordination {
         if self.leader == Some(session) {
             self.leader = None;
         }
+        self.members.retain(|(of, _)| *of != session);
         was
     }
 
@@ -119,7 +170,7 @@ impl Coordination {
         if self.leader.is_some() {
             return None;
         }
-        self.leader = self.sessions.iter().position(|session| session.alive);
+        self.leader = self.sessions.iter().position(|session| session.alive && session.nonce.is_some());
         self.leader
     }
 
@@ -143,7 +194,7 @@ impl Coordination {
 
     /// Writes, conditional on what the session last knew. `Ok` is durable.
     pub(crate) fn write(&mut self, session: SessionId, write: &Write) -> Result<(), Failure> {
-        let nonce = self.sessions[session].nonce;
+        let nonce = self.nonce(session);
         if mutant::on(Mutant::UnversionedCoordination) {
             let after = self.standing.changed(nonce, write)?;
             self.put(after.clone());
@@ -153,7 +204,7 @@ impl Coordination {
         let judged = self.judge(session, write);
         self.sessions[session].refused = judged.as_ref().err().cloned();
         let (before, after) = judged?;
-        let refusal = self.multi(&before, &after).err();
+        let refusal = self.multi(&before, &after, write).err();
         // Looked at afterwards, as the client does: it may be what this write, or an earlier one like it, has made of it.
         let stands = refusal.is_none() || self.standing.looks_as(&after);
         if !stands {
@@ -172,9 +223,14 @@ impl Coordination {
         Ok(())
     }
 
+    /// The nonce of a candidate.
+    pub(crate) fn nonce(&self, session: SessionId) -> Nonce {
+        self.sessions[session].nonce.unwrap_or_default()
+    }
+
     /// What a client makes of a write before it sends it: how the record stands for it, and how it shall stand.
     fn judge(&mut self, session: SessionId, write: &Write) -> Result<(Standing, Standing), Failure> {
-        let nonce = self.sessions[session].nonce;
+        let nonce = self.nonce(session);
         if let Write::Claim(claim) = write
             && claim.nonce != nonce
         {
@@ -207,7 +263,7 @@ impl Coordination {
     }
 
     /// Does all parts of a write, or none.
-    fn multi(&mut self, before: &Standing, after: &Standing) -> Result<(), Refusal> {
+    fn multi(&mut self, before: &Standing, after: &Standing, write: &Write) -> Result<(), Refusal> {
         let found = &self.standing;
         match (found.version, before.version) {
             (found, expected) if found == expected => {}
@@ -231,7 +287,11 @@ impl Coordination {
                 return Err(Refusal::NodeExists);
             }
         }
-        self.put(Standing { plans, ..after.clone() });
+        let assignment = match write {
+            Write::Assign(made) => Some(made.clone()),
+            _ => found.assignment.clone(),
+        };
+        self.put(Standing { plans, assignment, ..after.clone() });
         Ok(())
     }
 
@@ -363,6 +423,7 @@ impl Standing {
                 after.next = after.next.max(after.complete.next());
                 after.plans = after.plans.split_off(&after.complete);
             }
+            Write::Assign(made) => after.assignment = Some(made.clone()),
         }
         Ok(after)
     }

@@ -14,6 +14,7 @@ pub mod message;
 pub mod outlet;
 pub mod packed;
 pub mod pipeline;
+pub mod placement;
 pub mod plan;
 pub mod run;
 pub mod source;

@@ -20,6 +20,7 @@ use crate::{
     failure::{Failure, FailureKind},
     hash::hash64,
     id::{Era, Nonce, WorkerId},
+    mutant::{self, Mutant},
 };
 
 /// What a worker is told.
@@ -358,7 +359,9 @@ impl Membership {
         let Some(reign) = &mut self.reign else { return };
         if matches!(reign.stage, Stage::Running | Stage::Draining) {
             reign.stage = Stage::Gathering;
-            effects.push(Effect::Disband(failure.clone()));
+            if !mutant::on(Mutant::DisbandNotTold) {
+                effects.push(Effect::Disband(failure.clone()));
+            }
         }
     }
 
@@ -389,7 +392,8 @@ impl Membership {
             return;
         }
         reign.ready.insert(worker);
-        if reign.stage == Stage::Gathering && made.shares.iter().all(|share| reign.ready.contains(&share.peer.id)) {
+        let all = made.shares.iter().all(|share| reign.ready.contains(&share.peer.id));
+        if reign.stage == Stage::Gathering && (all || mutant::on(Mutant::OwnersTooEarly)) {
             reign.stage = Stage::Running;
             effects.push(Effect::Owners(made.clone()));
         }

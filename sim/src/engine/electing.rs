@@ -43,19 +43,24 @@ impl Engine<'_> {
                 Errand::Write { write, .. } => Some(write.clone()),
             };
             let embedded = self.is_embedded();
-            let errands = &mut self.nodes[node].errands;
             let Some(write) = write else {
-                errands.busy = Some(errand);
+                self.nodes[node].errands.busy = Some(errand);
                 return self.campaign(node);
             };
-            match (errands.session, embedded) {
+            let reigning = self.nodes[node].worker.reigning;
+            match (self.nodes[node].errands.session, embedded) {
+                (session, _) if is_of_another_reign(session.and(reigning), &write) => {
+                    if let Write::Assign(made) = write {
+                        self.not_assigned(node, made.era);
+                    }
+                }
                 (Some(session), _) => {
                     self.nodes[node].errands.busy = Some(errand);
                     self.ask(node, session, Request::Write(write));
                 }
                 // The embedded mode writes nothing down: the claim is the lock itself.
                 (None, true) if matches!(write, Write::Claim(_)) => {
-                    let nonce = errands.nonce;
+                    let nonce = self.nodes[node].errands.nonce;
                     self.coordinator_reply(node, Reply::Claimed(nonce, Ok(())));
                 }
                 _ => {}
@@ -68,6 +73,7 @@ impl Engine<'_> {
         if !matches!(self.nodes[node].errands.busy, Some(Errand::Campaign)) {
             return;
         }
+        self.reigns_from_now_on(node, None);
         self.give_back(node);
         let nonce = Nonce(self.draws.election.bits() | 1);
         self.nodes[node].errands.campaigning = nonce;
@@ -176,7 +182,7 @@ impl Engine<'_> {
     pub(crate) fn on_news(&mut self, session: usize) {
         let (node, life, nonce) = {
             let session = &self.coordination.sessions[session];
-            (session.node, session.life, session.nonce)
+            (session.node, session.life, session.nonce.unwrap_or_default())
         };
         if self.coordination.leader != Some(session) || self.nodes[node].life != life {
             return;
@@ -254,10 +260,12 @@ impl Engine<'_> {
                 let before = (self.coordination.standing.epoch, self.coordination.standing.nonce);
                 let result = self.coordination.write(session, write);
                 if result.is_ok() {
-                    let (writer, claims) =
-                        (self.coordination.sessions[session].nonce, matches!(write, Write::Claim(_)));
+                    let (writer, claims) = (self.coordination.nonce(session), matches!(write, Write::Claim(_)));
                     let after = self.coordination.standing.epoch;
                     self.check(invariant_only_who_reigns_writes(before, after, writer, claims));
+                }
+                if result.is_ok() && matches!(write, Write::Assign(_)) {
+                    self.stir();
                 }
                 self.trace.mix(self.now_us, u64::from(result.is_ok()));
                 self.trace.say(self.now_us, || match &result {
@@ -305,7 +313,13 @@ impl Engine<'_> {
             (Some(Errand::Write { write, plan }), Answered::Written(result)) => {
                 self.next_errand(node);
                 match (write, plan) {
-                    (Write::Claim(_), _) => self.coordinator_reply(node, Reply::Claimed(nonce, result)),
+                    (Write::Assign(made), _) => self.on_assigned(node, made.era, result),
+                    (Write::Claim(_), _) => {
+                        if result.is_ok() {
+                            self.reigns_from_now_on(node, Some(nonce));
+                        }
+                        self.coordinator_reply(node, Reply::Claimed(nonce, result));
+                    }
                     (_, Some((txid, attempt))) => {
                         self.coordinator_reply(node, Reply::PlanWritten { attempt, txid, result });
                     }
@@ -319,4 +333,9 @@ impl Engine<'_> {
             (busy, _) => errands.busy = busy,
         }
     }
+}
+
+/// Whether a write is an assignment by a leader whose reign is over.
+fn is_of_another_reign(this_one: Option<Nonce>, write: &Write) -> bool {
+    matches!(write, Write::Assign(made) if Some(made.nonce) != this_one)
 }

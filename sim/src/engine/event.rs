@@ -4,19 +4,26 @@ use tine_core::{
     acker::{AckerEvent, TreeEnd},
     coordination::GroupRecord,
     failure::Failure,
-    id::{Attempt, Nonce, TxId},
+    id::{Attempt, Era, Nonce, TaskId, TxId, WorkerId},
+    membership::{self, Member},
+    task::Route,
     tuple::{Root, Tuple},
 };
 use tine_state::{Reply, Statement};
 use tine_trident::{
     committer::CommitterReply,
+    coordinator::event::Reply as CoordinatorReply,
     emitter::ReadCall,
     message::{Message, Note},
     plan::Positions,
     stage_bolt::StageReply,
 };
 
-use crate::{coordination::Write, sql::BackendId};
+use super::crew::CrewId;
+use crate::{
+    coordination::{SessionId, Write},
+    sql::BackendId,
+};
 
 /// Something that happens.
 #[derive(Debug)]
@@ -43,8 +50,18 @@ pub(crate) enum Event {
     Fault(usize, bool),
     /// A process dies in the middle of what it does, by a fault.
     Die(usize, usize),
-    /// A process that slept finds out that shards have moved meanwhile.
-    CatchUp(usize),
+    /// A worker's wish to be registered arrives at coordination.
+    Register { node: usize, life: u32, worker: WorkerId },
+    /// A worker's look at the others arrives at coordination.
+    Look(SessionId),
+    /// What a worker says of itself arrives at coordination.
+    Update(SessionId, Box<Member>),
+    /// A worker tries to connect to another one.
+    Dial { node: usize, life: u32, me: WorkerId, peer: WorkerId },
+    /// Time to look whether a process has slept all the time since this fault.
+    Unheard(usize, usize),
+    /// A process that was asked to leave has finished.
+    Left { node: usize, life: u32 },
     /// The sources grow.
     Grow,
     /// Everything is repaired.
@@ -74,28 +91,27 @@ pub(crate) struct Address {
 /// What goes over a link between two processes.
 #[derive(Clone, Debug)]
 pub(crate) enum Packet {
-    ToEmitter(Tuple<Message>),
-    /// To the stage task of a level.
-    ToStage(usize, Tuple<Message>),
-    ToCommitter(Tuple<Message>),
+    Tuple(TaskId, Tuple<Message>),
     Report(AckerEvent<Note>),
+    /// The sender's tasks run, and its links stand.
+    Ready,
 }
 
 /// What arrives at a process.
 #[derive(Debug)]
 pub(crate) enum Inbound {
-    /// From another process or itself.
-    Packet(Packet),
+    /// From another process or itself, under an era.
+    Packet(WorkerId, Era, Packet),
     /// A tree of its coordinator has ended.
     Ended(Root, TreeEnd<Note>),
     /// A quarter of the message timeout has passed.
     AckerTick,
     /// A read is done: the records are read and the operators run at this moment.
-    Read(ReadCall),
+    Read(CrewId, ReadCall),
     /// The stages of a level are done with a batch.
-    Staged(usize, StageReply),
+    Staged(CrewId, usize, StageReply),
     /// A fold is done.
-    Folded(CommitterReply),
+    Folded(CrewId, CommitterReply),
     /// The answer to a statement; whether the client drops the connection.
     Sql { lane: usize, sent: u64, answer: Result<Reply, Failure>, drop: bool },
     /// A session was opened for a candidate.
@@ -112,6 +128,31 @@ pub(crate) enum Inbound {
     Bounds { attempt: Attempt, positions: std::sync::Arc<Positions> },
     /// A wish to be woken.
     Woke,
+    /// Its membership is told something.
+    Member(Box<membership::Event>),
+    /// The same, of what a registration's look has shown.
+    Saw(SessionId, Box<membership::Event>),
+    /// Its membership is to look whether it reigns.
+    Reigns,
+    /// Its membership tells its coordinator; with owners come other tasks.
+    Told(Box<CoordinatorReply>, Option<Rewire>),
+    /// It is registered under a name.
+    Registered(WorkerId, SessionId),
+    /// A registration is gone.
+    Unregistered(SessionId),
+    /// Something has changed since a registration looked.
+    Changed(SessionId),
+    /// A line of it broke: to whom, and the how-manyth.
+    Broke(WorkerId, u32),
+    /// It has waited long enough for others to take its tasks.
+    Relieved,
+}
+
+/// Other tasks for a coordinator.
+#[derive(Debug)]
+pub(crate) struct Rewire {
+    pub(crate) crew: CrewId,
+    pub(crate) routes: Vec<Route>,
 }
 
 /// An answer of coordination.
@@ -143,13 +184,13 @@ impl Event {
         match self {
             Event::Node { node, life, what } => {
                 let kind = match what {
-                    Inbound::Packet(Packet::ToEmitter(_)) => 1,
-                    Inbound::Packet(Packet::ToCommitter(_)) => 2,
-                    Inbound::Packet(Packet::Report(_)) => 3,
+                    Inbound::Packet(_, _, Packet::Tuple(to, _)) => 1 + (u64::from(to.0) << 8),
+                    Inbound::Packet(_, _, Packet::Ready) => 2,
+                    Inbound::Packet(_, _, Packet::Report(_)) => 3,
                     Inbound::Ended(..) => 4,
                     Inbound::AckerTick => 5,
-                    Inbound::Read(_) => 6,
-                    Inbound::Folded(_) => 7,
+                    Inbound::Read(..) => 6,
+                    Inbound::Folded(..) => 7,
                     Inbound::Sql { lane, sent, .. } => 8 + (*lane as u64) * 32 + sent * 128,
                     Inbound::Opened { .. } => 9,
                     Inbound::Elected { nonce } => 10 ^ nonce.0,
@@ -158,8 +199,16 @@ impl Event {
                     Inbound::Campaign(_) => 13,
                     Inbound::Bounds { .. } => 14,
                     Inbound::Woke => 15,
-                    Inbound::Packet(Packet::ToStage(level, _)) => 16 + (*level as u64) * 32,
-                    Inbound::Staged(level, _) => 17 + (*level as u64) * 32,
+                    Inbound::Staged(_, level, _) => 17 + (*level as u64) * 32,
+                    Inbound::Member(_) => 18,
+                    Inbound::Saw(session, _) => 19 + ((*session as u64) << 8),
+                    Inbound::Reigns => 20,
+                    Inbound::Told(..) => 21,
+                    Inbound::Registered(worker, _) => 22 ^ (worker.0 << 8),
+                    Inbound::Unregistered(session) => 23 + ((*session as u64) << 8),
+                    Inbound::Changed(session) => 24 + ((*session as u64) << 8),
+                    Inbound::Broke(worker, _) => 25 ^ (worker.0 << 8),
+                    Inbound::Relieved => 26,
                 };
                 kind ^ ((*node as u64) << 56) ^ (u64::from(*life) << 48)
             }
@@ -174,7 +223,12 @@ impl Event {
             Event::Fault(index, begins) => 108 ^ ((*index as u64) << 8) ^ (u64::from(*begins) << 20),
             Event::Grow => 109,
             Event::Die(node, index) => 111 ^ ((*node as u64) << 8) ^ ((*index as u64) << 24),
-            Event::CatchUp(node) => 112 ^ ((*node as u64) << 8),
+            Event::Register { worker, .. } => 112 ^ (worker.0 << 8),
+            Event::Look(session) => 113 ^ ((*session as u64) << 8),
+            Event::Update(session, _) => 114 ^ ((*session as u64) << 8),
+            Event::Dial { me, peer, .. } => 115 ^ (me.0 << 8) ^ (peer.0 << 32),
+            Event::Unheard(node, _) => 116 ^ ((*node as u64) << 8),
+            Event::Left { node, .. } => 117 ^ ((*node as u64) << 8),
             Event::Heal => 110,
         }
     }

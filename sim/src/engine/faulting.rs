@@ -2,7 +2,7 @@
 
 use tine_trident::source::SourceIndex;
 
-use super::{Engine, event::Event, node::Node};
+use super::{Engine, event::Event, node::Node, workers::Worker};
 use crate::{
     faults::{End, Kind},
     report::Took,
@@ -112,6 +112,8 @@ impl Engine<'_> {
                 if self.nodes[node].up && !self.nodes[node].paused {
                     self.nodes[node].paused = true;
                     self.forces.paused[node] = Some(index);
+                    let unheard_us = self.settings.session_timeout_ms * 1000 + self.draws.lives.below(75_000);
+                    self.agenda.put(self.now_us + unheard_us, Event::Unheard(node, index));
                     self.check_idle_backends_of(node);
                     self.look_at_silence(node);
                 }
@@ -293,6 +295,17 @@ impl Engine<'_> {
                 self.look_at_silence(node);
             }
         }
+        if from.max(to) < self.nodes.len() && from != to && self.break_between(from, to, true) {
+            self.took_effect(by);
+        }
+    }
+
+    /// A process has slept for so long that its peers believe it to be gone.
+    pub(crate) fn on_unheard(&mut self, node: usize, index: usize) {
+        if self.nodes[node].paused && self.forces.paused[node] == Some(index) {
+            self.took_effect(index);
+            self.break_all(node);
+        }
     }
 
     pub(crate) fn crash(&mut self, node: usize, index: usize) {
@@ -306,6 +319,7 @@ impl Engine<'_> {
 
     /// Ends a process's life, its memory with it; answers with the backends that it leaves behind.
     pub(crate) fn leave_life(&mut self, node: usize) -> Vec<BackendId> {
+        self.break_all(node);
         self.nodes[node].up = false;
         self.nodes[node].life += 1;
         self.nodes[node].paused = false;
@@ -322,8 +336,8 @@ impl Engine<'_> {
         self.trace.say(self.now_us, || format!("process {node} starts again"));
         let (life, seed) = (self.nodes[node].life, self.draws.lives.bits());
         let silent_since_us = self.nodes[node].silent_since_us;
-        self.members.begins(node, life);
-        self.nodes[node] = Node::new(node, life, seed, &self.built, &self.settings, &self.split);
+        let worker = Worker::new(self.common());
+        self.nodes[node] = Node::new(life, seed, &self.built, &self.settings, worker);
         self.nodes[node].silent_since_us = silent_since_us;
         self.start(node);
     }

@@ -3,6 +3,7 @@
 use tine_core::{
     failure::Failure,
     id::{Attempt, TxId},
+    membership,
 };
 use tine_trident::{
     coordinator::event::{Call, Reply},
@@ -13,11 +14,13 @@ use tine_trident::{
 use super::{
     BORN_MS, Ending, Engine,
     event::{Errand, Inbound, Job},
-    node::LEADER,
+    node::{LEADER, Node},
 };
 use crate::{
     coordination::Write,
-    invariants::{invariant_attempts_are_never_reused, invariant_recorded_before_prepared},
+    invariants::{
+        invariant_attempts_are_never_reused, invariant_recorded_before_prepared, invariant_tasks_move_at_a_boundary,
+    },
     report::Phase,
 };
 
@@ -74,10 +77,20 @@ impl Engine<'_> {
             }
             Call::Warn(message) => self.trace.say(self.now_us, || format!("process {node} warns: {message}")),
             Call::Entered(txid, phase) => self.entered(node, txid, phase),
-            // Owners never change here.
-            Call::Drained => {}
+            Call::Drained => self.drained(node),
             Call::Finish(result) => self.finished(node, result),
         }
+    }
+
+    /// Nothing is under way, as the membership has asked for.
+    fn drained(&mut self, node: usize) {
+        let Node { leader, emitted, .. } = &self.nodes[node];
+        let coordinator = leader.spout();
+        let open = emitted.filter(|(attempt, ..)| Some(*attempt) == coordinator.leading()).map(|(.., up_to)| up_to);
+        let complete = coordinator.last_complete();
+        self.trace.say(self.now_us, || format!("process {node} has nothing under way"));
+        self.check(invariant_tasks_move_at_a_boundary(open.unwrap_or_default(), complete));
+        self.later(node, 10, Inbound::Member(Box::new(membership::Event::Drained)));
     }
 
     /// A leader that reigns has the plan in coordination before it prepares it.
@@ -92,6 +105,9 @@ impl Engine<'_> {
 
     fn finished(&mut self, node: usize, result: Result<(), Failure>) {
         self.trace.say(self.now_us, || format!("process {node} ends its run: {result:?}"));
+        if self.nodes[node].worker.stopping && result.is_ok() {
+            return self.ends(node);
+        }
         let failure = result.err().unwrap_or_else(|| Failure::fatal("the run ended, and nobody had asked it to"));
         self.over.get_or_insert(Err(Ending::Halted(failure)));
     }

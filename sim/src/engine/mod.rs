@@ -2,36 +2,41 @@
 //!
 //! [`tasks`] feeds the machines and routes their tuples, [`leading`] performs the coordinator's calls, [`working`] the
 //! emitters' and committers', [`lanes`] runs SQL procedures statement by statement, [`serving`] is the server's
-//! side of that, [`electing`] the way to coordination and the lock, [`sessions`] how sessions end, [`members`] how workers stop,
-//! leave and join, [`faulting`] breaks things and heals them, [`points`] says which moment has come.
+//! side of that, [`electing`] the way to coordination and the lock, [`sessions`] how sessions end, [`workers`] drives the
+//! membership, which starts and stops each [`crew`], [`presence`] is how workers see one another, [`lines`] how they reach one another,
+//! [`members`] how they stop, leave and join, [`faulting`] breaks things and heals them, [`points`] says which moment has come.
 
+mod crew;
 mod driving;
 mod electing;
 mod event;
 mod faulting;
 mod lanes;
 mod leading;
+mod lines;
 mod members;
 mod network;
 mod node;
 mod points;
+mod presence;
 mod serving;
 mod sessions;
 mod tasks;
+mod workers;
 mod working;
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
-use tine_core::failure::Failure;
+use tine_core::{failure::Failure, membership::Common};
 use tine_trident::pipeline::Built;
 
 use self::{
     event::{Address, Event},
     faulting::Forces,
-    members::Members,
     network::Network,
-    node::{Homes, Node, Split},
+    node::{Homes, Node},
     points::Points,
+    workers::{Register, Worker},
 };
 use crate::{
     agenda::Agenda,
@@ -58,8 +63,7 @@ pub(crate) struct Engine<'a> {
     sources: Vec<SimSource>,
     trips: Trips,
     nodes: Vec<Node>,
-    split: Split,
-    members: Members,
+    register: Register,
     homes: Homes,
     sql: Sql,
     /// Who waits for the answer of a statement that waits for a lock.
@@ -117,8 +121,8 @@ impl<'a> Engine<'a> {
         trips: Trips,
         checker: Checker,
     ) -> Engine<'a> {
-        let members = Members::new(&settings);
-        let split = members.split(&built);
+        let sql = Sql::new(&built.group, settings.mode != Mode::Embedded);
+        let common = Common { fingerprint: built.group.fingerprint, lineage: sql.group.lineage };
         let mut draws = Channels {
             lives: Draws::new(seed, 1),
             delays: Draws::new(seed, 2),
@@ -127,21 +131,20 @@ impl<'a> Engine<'a> {
             plans: Draws::new(seed, 5),
         };
         let nodes: Vec<Node> = (0..settings.nodes())
-            .map(|node| Node::new(node, 0, draws.lives.bits(), &built, &settings, &split))
+            .map(|_| Node::new(0, draws.lives.bits(), &built, &settings, Worker::new(common)))
             .collect();
         let ends = nodes.len() + 2;
         Engine {
             seed,
             now_us: 0,
             agenda: Agenda::new(),
-            sql: Sql::new(&built.group, settings.mode != Mode::Embedded),
+            sql,
             coordination: Coordination::new(plan.restores()),
             built: Arc::new(built),
             sources,
             trips,
             nodes,
-            split,
-            members,
+            register: Register::default(),
             homes: Homes::default(),
             waiting: BTreeMap::new(),
             exclusive: None,
@@ -218,7 +221,12 @@ impl<'a> Engine<'a> {
             Event::Fault(index, true) => self.fault_begins(index),
             Event::Fault(index, false) => self.fault_ends(index),
             Event::Die(node, index) => self.crash(node, index),
-            Event::CatchUp(node) => self.catch_up(node),
+            Event::Register { node, life, worker } => self.on_register(node, life, worker),
+            Event::Look(session) => self.on_look(session),
+            Event::Update(session, member) => self.on_update(session, &member),
+            Event::Dial { node, life, me, peer } => self.on_dial(node, life, me, peer),
+            Event::Unheard(node, index) => self.on_unheard(node, index),
+            Event::Left { node, life } => self.has_left(node, life),
             Event::Grow => self.grow(),
             Event::Heal => self.heal(),
         }
@@ -265,7 +273,7 @@ impl<'a> Engine<'a> {
 
     /// Ends the run once no tree is under way anywhere.
     fn finish_when_quiet(&mut self) {
-        if self.over.is_some() || !self.nodes.iter().all(|node| node.acker.is_empty()) {
+        if self.over.is_some() || !self.nodes.iter().all(|node| node.under_way() == 0) {
             return;
         }
         let found = self.checker.at_the_end(&self.sql, &self.sources);
@@ -283,7 +291,7 @@ impl<'a> Engine<'a> {
     }
 
     fn stuck(&self) -> String {
-        let acker: Vec<usize> = self.nodes.iter().map(|node| node.acker.len()).collect();
+        let acker: Vec<usize> = self.nodes.iter().map(Node::under_way).collect();
         format!(
             "not drained {} ms after everything was healed: committed everywhere up to {}, announced {}, phase {:?}, \
              trees in the ackers {acker:?}, {} statements wait for locks",

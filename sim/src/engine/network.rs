@@ -1,5 +1,7 @@
 //! Links between processes and services: in order by default, with delays; and what faults do to them.
 
+use tine_core::id::{Era, WorkerId};
+
 use super::{
     Engine,
     event::{Event, Inbound, Packet},
@@ -70,21 +72,18 @@ impl Engine<'_> {
         }
     }
 
-    /// Sends a packet from one process to another (or itself): it arrives once, twice, late, out of order or never.
-    pub(crate) fn send(&mut self, from: usize, to: usize, packet: Packet) {
+    /// Hands something on within a process, in order.
+    pub(crate) fn carry_inside(&mut self, node: usize, what: Inbound) {
+        let life = self.nodes[node].life;
+        let link = self.network.link(node, node);
+        let at_us = (self.now_us + self.network.draws[link].between(2, 20)).max(self.network.last_us[link] + 1);
+        self.network.last_us[link] = at_us;
+        self.agenda.put(at_us, Event::Node { node, life, what });
+    }
+
+    /// Carries a packet to another process: it arrives once, twice, late or out of order.
+    pub(crate) fn carry(&mut self, from: usize, to: usize, (me, era, packet): (WorkerId, Era, Packet)) {
         let life = self.nodes[to].life;
-        if !self.members.speak(from, to) {
-            return;
-        }
-        if from == to {
-            let link = self.network.link(from, to);
-            let at_us = (self.now_us + self.network.draws[link].between(2, 20)).max(self.network.last_us[link] + 1);
-            self.network.last_us[link] = at_us;
-            return self.agenda.put(at_us, Event::Node { node: to, life, what: Inbound::Packet(packet) });
-        }
-        if self.is_cut(from, to) {
-            return;
-        }
         let link = self.network.link(from, to);
         let mut at_us = self.now_us + self.way_us(from, to);
         if let Some(fault) = self.forces.delay
@@ -108,10 +107,10 @@ impl Engine<'_> {
         {
             let again_us = at_us + self.network.draws[link].between(1, 40_000);
             self.took_effect(fault);
-            let what = Inbound::Packet(packet.clone());
+            let what = Inbound::Packet(me, era, packet.clone());
             self.agenda.put(again_us, Event::Node { node: to, life, what });
         }
-        self.agenda.put(at_us, Event::Node { node: to, life, what: Inbound::Packet(packet) });
+        self.agenda.put(at_us, Event::Node { node: to, life, what: Inbound::Packet(me, era, packet) });
     }
 
     /// Puts something into a process's inbox after a while.

@@ -73,6 +73,12 @@ impl Engine<'_> {
         if !self.coordination.end(session) {
             return;
         }
+        let Some(nonce) = nonce else {
+            self.trace.say(self.now_us, || format!("coordination ends the registration of process {node}"));
+            let at_us = self.now_us + 1_000 + self.late_news_us();
+            self.agenda.put(at_us, Event::Node { node, life, what: Inbound::Unregistered(session) });
+            return self.stir();
+        };
         self.trace.say(self.now_us, || format!("coordination ends the session of process {node}"));
         self.tell_lost(node, life, nonce, "the session has ended");
         if self.nodes[node].life == life

@@ -2,8 +2,11 @@
 
 use tine_core::{
     acker::{AckerEvent, Ended, TreeEnd},
-    id::{Attempt, TaskId},
+    failure::Failure,
+    id::{Attempt, Era, TaskId, TxId, WorkerId},
+    membership,
     task::Effect,
+    transport::Roots,
     tuple::{Root, Tuple},
 };
 use tine_trident::{
@@ -16,11 +19,15 @@ use tine_trident::{
 
 use super::{
     Engine,
+    crew::Part,
     event::{Event, Inbound, Packet},
-    node::{TASKS_PER_NODE, node_of},
+    node::Node,
 };
 use crate::{
-    invariants::{invariant_attempts_only_rise, invariant_stale_is_ignored},
+    invariants::{
+        invariant_an_attempt_is_of_one_crew, invariant_attempts_only_rise, invariant_stale_is_ignored,
+        invariant_tasks_hear_their_own_era,
+    },
     report::Phase,
 };
 
@@ -30,10 +37,10 @@ impl Engine<'_> {
     pub(crate) fn arrive(&mut self, node: usize, life: u32, what: Inbound) {
         let process = &mut self.nodes[node];
         let stale = process.life != life;
-        if !process.up || (stale && !matches!(what, Inbound::Packet(_))) {
+        if !process.up || (stale && !matches!(what, Inbound::Packet(..))) {
             return;
         }
-        if stale && (self.members.since(node) > life || self.draws.lives.chance(50)) {
+        if stale && self.draws.lives.chance(50) {
             return;
         }
         if self.nodes[node].paused {
@@ -46,35 +53,19 @@ impl Engine<'_> {
     }
 
     fn handle(&mut self, node: usize, what: Inbound) {
-        let now_ms = self.now_ms();
         match what {
-            Inbound::Packet(Packet::ToEmitter(tuple)) => {
-                let before = self.nodes[node].emitter.bolt().attempt();
-                let effects = self.nodes[node].emitter.tuple(now_ms, tuple);
-                self.check(invariant_attempts_only_rise(before, self.nodes[node].emitter.bolt().attempt()));
-                self.emitter_effects(node, effects);
-            }
-            Inbound::Packet(Packet::ToStage(level, tuple)) => {
-                let before = self.nodes[node].stages[level].bolt().attempt();
-                let effects = self.nodes[node].stages[level].tuple(now_ms, tuple);
-                self.check(invariant_attempts_only_rise(before, self.nodes[node].stages[level].bolt().attempt()));
-                self.stage_effects(node, level, effects);
-            }
-            Inbound::Packet(Packet::ToCommitter(tuple)) => {
-                let before = self.nodes[node].committer.bolt().attempt();
-                let effects = self.nodes[node].committer.tuple(now_ms, tuple);
-                self.check(invariant_attempts_only_rise(before, self.nodes[node].committer.bolt().attempt()));
-                self.committer_effects(node, effects);
-            }
-            Inbound::Packet(Packet::Report(report)) => self.report(node, report),
+            Inbound::Packet(from, era, packet) => self.hear(node, from, era, packet),
             Inbound::Ended(root, end) => self.ended(node, root, end),
             Inbound::AckerTick => {
                 self.report(node, AckerEvent::Tick);
                 self.later(node, self.settings.message_timeout_ms * 250, Inbound::AckerTick);
             }
-            Inbound::Read(call) => self.read(node, &call),
-            Inbound::Staged(level, reply) => self.stage_reply(node, level, reply),
-            Inbound::Folded(reply) => self.committer_reply(node, reply),
+            // Work for tasks that are gone comes to nothing.
+            Inbound::Read(crew, _) | Inbound::Staged(crew, ..) | Inbound::Folded(crew, _)
+                if !self.nodes[node].crew.as_ref().is_some_and(|now| now.id == crew) => {}
+            Inbound::Read(_, call) => self.read(node, &call),
+            Inbound::Staged(_, level, reply) => self.stage_reply(node, level, reply),
+            Inbound::Folded(_, reply) => self.committer_reply(node, reply),
             Inbound::Sql { lane, sent, answer, drop } => self.on_answer(node, lane, sent, answer, drop),
             Inbound::Opened { nonce, session } => self.on_opened(node, nonce, session),
             Inbound::Elected { nonce } => self.on_elected(node, nonce),
@@ -83,6 +74,63 @@ impl Engine<'_> {
             Inbound::Campaign(failed) => self.on_campaign(node, failed),
             Inbound::Bounds { attempt, positions } => self.on_bounds(node, attempt, &positions),
             Inbound::Woke => self.coordinator_reply(node, Reply::Woke),
+            Inbound::Member(event) => self.member(node, *event),
+            Inbound::Saw(session, event) => self.on_saw(node, session, *event),
+            Inbound::Reigns => self.reigns(node),
+            Inbound::Told(reply, rewire) => self.on_told(node, *reply, rewire),
+            Inbound::Registered(worker, session) => self.on_registered(node, worker, session),
+            Inbound::Unregistered(session) => self.on_unregistered(node, session),
+            Inbound::Changed(session) => self.on_changed(node, session),
+            Inbound::Broke(peer, number) => self.on_broke(node, peer, number),
+            Inbound::Relieved => self.on_relieved(node),
+        }
+    }
+
+    /// A packet has come: as the production ear takes it, tuples and reports of another era are for tasks that are gone.
+    fn hear(&mut self, node: usize, from: WorkerId, era: Era, packet: Packet) {
+        if matches!(packet, Packet::Ready) {
+            return self.member(node, membership::Event::Ready(from, era));
+        }
+        let Some(crew) = &self.nodes[node].crew else { return };
+        if !crew.era.hears(era) {
+            return;
+        }
+        let (own, leads) = (crew.era, crew.leads());
+        self.check(invariant_tasks_hear_their_own_era(era, own));
+        match packet {
+            Packet::Tuple(to, tuple) => self.tuple(node, to, tuple),
+            Packet::Report(report) if leads => self.report(node, report),
+            Packet::Report(_) | Packet::Ready => {}
+        }
+    }
+
+    fn tuple(&mut self, node: usize, to: TaskId, tuple: Tuple<Message>) {
+        let now_ms = self.now_ms();
+        let Some(crew) = &mut self.nodes[node].crew else { return };
+        match crew.part(to) {
+            Some(Part::Emitter) => {
+                let before = crew.emitter.bolt().attempt();
+                let effects = crew.emitter.tuple(now_ms, tuple);
+                let after = crew.emitter.bolt().attempt();
+                self.check(invariant_attempts_only_rise(before, after));
+                self.emitter_effects(node, effects);
+            }
+            Some(Part::Stage(level)) => {
+                let before = crew.stages[level].bolt().attempt();
+                let effects = crew.stages[level].tuple(now_ms, tuple);
+                let after = crew.stages[level].bolt().attempt();
+                self.check(invariant_attempts_only_rise(before, after));
+                self.stage_effects(node, level, effects);
+            }
+            Some(Part::Committer) => {
+                let Some(committer) = &mut crew.committer else { return };
+                let before = committer.bolt().attempt();
+                let effects = committer.tuple(now_ms, tuple);
+                let after = committer.bolt().attempt();
+                self.check(invariant_attempts_only_rise(before, after));
+                self.committer_effects(node, effects);
+            }
+            None => {}
         }
     }
 
@@ -94,6 +142,10 @@ impl Engine<'_> {
     pub(crate) fn start(&mut self, node: usize) {
         let tick_us = self.settings.message_timeout_ms * 250;
         self.later(node, tick_us, Inbound::AckerTick);
+        match self.is_embedded() {
+            true => self.work_alone(node),
+            false => self.register(node),
+        }
         let now_ms = self.now_ms();
         let effects = self.nodes[node].leader.open(now_ms);
         self.coordinator_effects(node, effects);
@@ -102,7 +154,7 @@ impl Engine<'_> {
     fn ended(&mut self, node: usize, root: Root, end: TreeEnd<Note>) {
         let now_ms = self.now_ms();
         let before = self.nodes[node].leader.spout().leading();
-        let of = self.homes.get(&root).map(|(_, attempt)| *attempt);
+        let of = self.homes.get(&root).copied();
         let effects = self.nodes[node].leader.ended(now_ms, root, end);
         if of != before {
             self.check(invariant_stale_is_ignored(of, before, self.nodes[node].leader.spout().leading()));
@@ -118,19 +170,22 @@ impl Engine<'_> {
 
     pub(crate) fn emitter_reply(&mut self, node: usize, reply: ReadReply) {
         let now_ms = self.now_ms();
-        let effects = self.nodes[node].emitter.reply(now_ms, EmitterReply::Read(reply));
+        let Some(crew) = &mut self.nodes[node].crew else { return };
+        let effects = crew.emitter.reply(now_ms, EmitterReply::Read(reply));
         self.emitter_effects(node, effects);
     }
 
     fn stage_reply(&mut self, node: usize, level: usize, reply: StageReply) {
         let now_ms = self.now_ms();
-        let effects = self.nodes[node].stages[level].reply(now_ms, reply);
+        let Some(crew) = &mut self.nodes[node].crew else { return };
+        let effects = crew.stages[level].reply(now_ms, reply);
         self.stage_effects(node, level, effects);
     }
 
     pub(crate) fn committer_reply(&mut self, node: usize, reply: CommitterReply) {
         let now_ms = self.now_ms();
-        let effects = self.nodes[node].committer.reply(now_ms, reply);
+        let Some(committer) = self.nodes[node].crew.as_mut().and_then(|crew| crew.committer.as_mut()) else { return };
+        let effects = committer.reply(now_ms, reply);
         self.committer_effects(node, effects);
     }
 
@@ -144,12 +199,20 @@ impl Engine<'_> {
                         _ => Attempt::NONE,
                     };
                     for anchor in &tuple.anchors {
-                        self.homes.insert(anchor.root, (node, attempt));
+                        self.homes.insert(anchor.root, attempt);
                     }
-                    self.say_sent(node, &tuple);
-                    self.route(node, to, tuple);
+                    self.say_sent(node, attempt, &tuple);
+                    if self.is_wired(node) {
+                        self.route(node, to, tuple);
+                    }
                 }
-                Effect::Acker(report) => self.report(node, report),
+                Effect::Acker(report) if self.is_wired(node) => self.report(node, report),
+                // Its tasks are gone, and others have not come yet.
+                Effect::Acker(AckerEvent::Start { root, .. }) => {
+                    let gone = Failure::transient("the tasks are gone");
+                    self.later(node, 10, Inbound::Ended(root, TreeEnd::Failed(gone)));
+                }
+                Effect::Acker(_) => {}
                 Effect::Call(call) => self.perform(node, call),
             }
         }
@@ -185,31 +248,40 @@ impl Engine<'_> {
         }
     }
 
-    fn route(&mut self, from: usize, task: TaskId, tuple: Tuple<Message>) {
-        let (to, level) = node_of(task);
-        let packet = match (level, task.0 % TASKS_PER_NODE) {
-            (Some(level), _) => Packet::ToStage(level, tuple),
-            (None, 1) => Packet::ToEmitter(tuple),
-            (None, _) => Packet::ToCommitter(tuple),
-        };
-        self.send(from, to, packet);
+    /// Whether the crew that the coordinator knows is the one that is here.
+    fn is_wired(&self, node: usize) -> bool {
+        let Node { crew, wired, .. } = &self.nodes[node];
+        wired.is_some() && crew.as_ref().map(|crew| crew.id) == *wired
     }
 
-    /// Reports to the acker of the process whose coordinator started the tree.
+    /// Sends a tuple to the worker of its task; what cannot be sent has failed.
+    fn route(&mut self, from: usize, task: TaskId, tuple: Tuple<Message>) {
+        let Some(home) = self.nodes[from].crew.as_ref().and_then(|crew| crew.home(task)) else { return };
+        let roots: Roots = tuple.anchors.iter().map(|anchor| anchor.root).collect();
+        if !self.send(from, home, Packet::Tuple(task, tuple)) {
+            self.fail(from, &roots, &format!("{task} is not reached"));
+        }
+    }
+
+    /// Reports that trees have failed.
+    pub(crate) fn fail(&mut self, from: usize, roots: &[Root], why: &str) {
+        for root in roots {
+            self.send_report(from, AckerEvent::Fail { root: *root, failure: Failure::transient(why) });
+        }
+    }
+
+    /// Reports to the acker of whoever leads. Where that cannot be reached it knows so.
     fn send_report(&mut self, from: usize, report: AckerEvent<Note>) {
-        let root = match &report {
-            AckerEvent::Start { root, .. } | AckerEvent::Ack { root, .. } | AckerEvent::Fail { root, .. } => *root,
-            AckerEvent::Alive { .. } | AckerEvent::Tick => return,
-        };
-        match self.homes.get(&root).copied() {
-            Some((home, _)) if home == from => self.report(from, report),
-            Some((home, _)) => self.send(from, home, Packet::Report(report)),
+        match self.nodes[from].crew.as_ref().map(|crew| (crew.leads(), crew.leader)) {
+            Some((true, _)) => self.report(from, report),
+            Some((false, leader)) => drop(self.send(from, leader, Packet::Report(report))),
             None => {}
         }
     }
 
     fn report(&mut self, node: usize, report: AckerEvent<Note>) {
-        for Ended { root, end, .. } in self.nodes[node].acker.step(report) {
+        let Some(crew) = &mut self.nodes[node].crew else { return };
+        for Ended { root, end, .. } in crew.acker.step(report) {
             if self.settings.mute_acker && matches!(end, TreeEnd::Complete(_)) {
                 continue;
             }
@@ -217,7 +289,8 @@ impl Engine<'_> {
         }
     }
 
-    fn say_sent(&mut self, node: usize, tuple: &Tuple<Message>) {
+    fn say_sent(&mut self, node: usize, attempt: Attempt, tuple: &Tuple<Message>) {
+        self.note_emitted(node, attempt, &tuple.message);
         match &tuple.message {
             Message::Emit { attempt, plan } => {
                 let txid = plan.txid;
@@ -237,17 +310,26 @@ impl Engine<'_> {
         }
     }
 
+    /// What is emitted in one attempt goes to one crew.
+    fn note_emitted(&mut self, node: usize, attempt: Attempt, message: &Message) {
+        let Some(crew) = self.nodes[node].wired else { return };
+        let txid = match message {
+            Message::Emit { plan, .. } => plan.txid,
+            _ => TxId::NONE,
+        };
+        let before = self.nodes[node].emitted.filter(|(before, ..)| *before == attempt);
+        if let Some((_, other, _)) = before {
+            self.check(invariant_an_attempt_is_of_one_crew(attempt, other == crew));
+        }
+        let up_to = before.map_or(txid, |(.., up_to)| up_to.max(txid));
+        self.nodes[node].emitted = Some((attempt, crew, up_to));
+    }
+
     /// Lets what came while a process slept come now, in order.
     pub(crate) fn wake(&mut self, node: usize) {
         self.nodes[node].paused = false;
-        let mut backlog = std::mem::take(&mut self.nodes[node].backlog);
+        let backlog = std::mem::take(&mut self.nodes[node].backlog);
         let life = self.nodes[node].life;
-        if self.members.is_behind(node) {
-            // Its connections to the others were ended when shards moved.
-            backlog.retain(|what| !matches!(what, Inbound::Packet(_)));
-            let after_us = self.draws.lives.between(1_000, 40_000);
-            self.agenda.put(self.now_us + after_us, Event::CatchUp(node));
-        }
         for (index, what) in backlog.into_iter().enumerate() {
             self.agenda.put(self.now_us + index as u64, Event::Node { node, life, what });
         }

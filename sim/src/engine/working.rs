@@ -11,34 +11,38 @@ use tine_trident::{
 
 use super::{
     Engine,
+    crew::Side,
     event::{Inbound, Job},
-    node::{COMMITS, Side},
+    node::COMMITS,
 };
 
 impl Engine<'_> {
     /// Queues a read; one after the other.
     pub(crate) fn queue_read(&mut self, node: usize, call: ReadCall) {
-        let reading = &mut self.nodes[node].reading;
+        let Some(crew) = &mut self.nodes[node].crew else { return };
+        let reading = &mut crew.reading;
         reading.newest = call.attempt;
         reading.queue.push_back(call);
         self.next_read(node);
     }
 
     fn next_read(&mut self, node: usize) {
-        let reading = &mut self.nodes[node].reading;
+        let Some(crew) = &mut self.nodes[node].crew else { return };
+        let (id, reading) = (crew.id, &mut crew.reading);
         if reading.busy {
             return;
         }
         let Some(call) = reading.queue.pop_front() else { return };
         reading.busy = true;
         let after_us = self.draws.delays.between(200, 2_500) * self.slowness(node);
-        self.later(node, after_us, Inbound::Read(call));
+        self.later(node, after_us, Inbound::Read(id, call));
     }
 
     /// Reads and runs the operators: all at this moment, at the end of the time that it takes.
     pub(crate) fn read(&mut self, node: usize, call: &ReadCall) {
         let built = self.built.clone();
-        let reading = &mut self.nodes[node].reading;
+        let Some(crew) = &mut self.nodes[node].crew else { return };
+        let reading = &mut crew.reading;
         reading.busy = false;
         let cut_short = reading.newest != call.attempt;
         let result = match cut_short {
@@ -56,7 +60,8 @@ impl Engine<'_> {
     /// Runs the stages of a level, at this moment; the answer comes after the time that it takes.
     pub(crate) fn run_stages(&mut self, node: usize, level: usize, call: StageCall) {
         let StageCall { attempt, txid, parts } = call;
-        let exchanges = &mut self.nodes[node].exchanges;
+        let Some(crew) = &mut self.nodes[node].crew else { return };
+        let (id, exchanges) = (crew.id, &mut crew.exchanges);
         let mut run = |(index, parts): (ExchangeIndex, _)| exchanges[usize::from(index.0)].run(parts, &|| Ok(()));
         let result = parts
             .into_iter()
@@ -69,15 +74,16 @@ impl Engine<'_> {
         // One run in sixteen takes so long that an attempt may end meanwhile.
         let longest_us = if self.draws.delays.below(16) == 0 { 60_000 } else { 600 };
         let after_us = self.draws.delays.between(20, longest_us) * self.slowness(node);
-        self.later(node, after_us, Inbound::Staged(level, StageReply::Ran { attempt, txid, result }));
+        self.later(node, after_us, Inbound::Staged(id, level, StageReply::Ran { attempt, txid, result }));
     }
 
     pub(crate) fn perform_committer(&mut self, node: usize, call: CommitterCall) {
+        let Some(id) = self.nodes[node].crew.as_ref().map(|crew| crew.id) else { return };
         match call {
             CommitterCall::Fold { attempt, txid, parts } => {
                 let result = fold(&self.built.folds, parts);
                 let after_us = self.draws.delays.between(20, 300) * self.slowness(node);
-                self.later(node, after_us, Inbound::Folded(CommitterReply::Folded { attempt, txid, result }));
+                self.later(node, after_us, Inbound::Folded(id, CommitterReply::Folded { attempt, txid, result }));
             }
             CommitterCall::Commit(order) => self.job(node, COMMITS, Job::Commit(order)),
         }

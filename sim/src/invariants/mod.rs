@@ -1,8 +1,10 @@
 //! What must hold after every step: the protocol's invariants, each a function with its name.
 //!
-//! They stand in [`rules`] and are looked at whenever the database commits, the only step that changes what is true. The recount behind
+//! They stand in [`rules`] and are looked at whenever the database commits, the only step that changes what is true; those about who owns
+//! which tasks stand in [`owners`]. The recount behind
 //! [`invariant_each_record_counts_once`] stands in [`recount`].
 
+mod owners;
 mod recount;
 mod rules;
 
@@ -19,7 +21,7 @@ use tine_trident::{
 };
 
 use self::recount::{delta_of, recount, recount_all};
-pub(crate) use self::rules::*;
+pub(crate) use self::{owners::*, rules::*};
 use crate::{
     oracle::{Counting, Seen, Watch},
     source::SimSource,

@@ -134,7 +134,9 @@ impl Coordinator {
             }
             return;
         }
-        self.raise_anew(out);
+        if !mutant::on(Mutant::OwnersInOldGeneration) {
+            self.raise_anew(out);
+        }
     }
 
     /// Raises the fence in a new generation, without a failure, and goes on from what it shows.

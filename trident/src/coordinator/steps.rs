@@ -23,7 +23,7 @@ impl Coordinator {
         if (drained && reached) || (self.stopping && (drained || self.committers == 0)) {
             return self.finish(Ok(()), out);
         }
-        if drained && self.moving == Moving::Draining {
+        if (drained || mutant::on(Mutant::DrainNotAwaited)) && self.moving == Moving::Draining {
             self.moving = Moving::Drained;
             out.call(Call::Drained);
         }

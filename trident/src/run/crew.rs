@@ -10,8 +10,11 @@ use tine_core::{
 };
 use tokio::task::JoinSet;
 
-use super::{Options, committing::Committing, placement::Placement, reading::Reading, staging::Staging};
-use crate::{committer::CommitBolt, emitter::Emitter, message::Batches, pipeline::Built, stage_bolt::StageBolt};
+use super::{Options, committing::Committing, reading::Reading, staging::Staging};
+use crate::{
+    committer::CommitBolt, emitter::Emitter, message::Batches, pipeline::Built, placement::Placement,
+    stage_bolt::StageBolt,
+};
 
 /// Tasks that run here, and how others find them. Dropping the set ends them.
 pub(super) struct Crew {

@@ -57,9 +57,9 @@ pub(super) struct Ear {
 }
 
 impl Ear {
-    /// What runs here, if it is of this era: frames of another one are for tasks that are gone.
+    /// What runs here, if it hears this era.
     fn present(&self, era: Era) -> Option<Present> {
-        self.now().filter(|present| present.era == era)
+        self.now().filter(|present| present.era.hears(era))
     }
 
     fn now(&self) -> Option<Present> {

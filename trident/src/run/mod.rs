@@ -3,14 +3,13 @@
 //! One tokio task each for the coordinator, every emitter, stage task and committer, as core tasks; a thread for each
 //! emitter's reader, for each stage task's work and for the leader's look at the sources, because clients may block and
 //! folding is long. [`leader`] performs the coordinator's calls, [`reading`] the emitters', [`staging`] the stage tasks',
-//! [`committing`] the committers'. [`placement`] says which tasks there are, [`crew`] starts those of this process; with
+//! [`committing`] the committers'. [`placement`](crate::placement) says which tasks there are, [`crew`] starts those of this process; with
 //! [`Options::listen`] it is one of several, which [`workers`] and [`ear`] see to.
 
 mod committing;
 mod crew;
 mod ear;
 mod leader;
-mod placement;
 mod reading;
 mod staging;
 mod watch;
@@ -31,7 +30,7 @@ use tine_core::{
     coordination::Coordination,
     failure::{Failure, FailureKind},
     id::TxId,
-    membership::Common,
+    membership::{Common, record::Capacity},
     runtime::{INBOX, Inbound, Links, run_acker_clock, run_spout},
     task::SpoutTask,
     transport::{self, Identity},
@@ -47,7 +46,6 @@ use self::{
     crew::Crew,
     ear::{Ear, Presence},
     leader::{Leading, With},
-    placement::{COORDINATOR, Placement},
     workers::{Workers, coordinate, relieved},
 };
 pub use crate::coordinator::event::{Phase, Progress};
@@ -58,6 +56,7 @@ use crate::{
     },
     message::Batches,
     pipeline::Built,
+    placement::{COORDINATOR, Placement},
     source::Horizon,
     topology::{BuildError, Topology},
 };
@@ -297,7 +296,7 @@ async fn run_alone(
     course: Arc<Course>,
 ) -> Result<(), Failure> {
     let mut links: Links<Batches> = if options.mute_acker { Links::with_muted_acker() } else { Links::new() };
-    let place = Placement::alone(built, options);
+    let place = Placement::new(built, &[capacity(options)], 0);
     let (inbox, arrivals) = links.add_spout::<Reply>(COORDINATOR);
     let Crew { links, mut tasks } = crew::start(built, options, &place, links);
     let (finished, mut finish) = mpsc::channel(1);
@@ -359,6 +358,12 @@ async fn run_with_others(
         relieved(&leave, RELIEVED_WITHIN).await;
     };
     supervise(&mut tasks, &mut finish, asked, inbox).await
+}
+
+/// What this process takes.
+fn capacity(options: &Options) -> Capacity {
+    let narrow = |tasks: usize| u16::try_from(tasks).unwrap_or(u16::MAX);
+    Capacity { readers: narrow(options.emitters), stages: narrow(options.stage_tasks) }
 }
 
 fn setup(built: &Built, options: &Options, committers: usize) -> Setup {

@@ -31,10 +31,9 @@ use tokio::{
 };
 
 use super::{
-    Course, Options,
+    Course, Options, capacity,
     crew::{self, Crew},
     ear::{Presence, Present, READY, Told},
-    placement::{COORDINATOR, Placement, capacity},
 };
 use crate::{
     coordinator::{
@@ -43,6 +42,7 @@ use crate::{
     },
     message::Batches,
     pipeline::Built,
+    placement::{COORDINATOR, Placement},
     wire,
 };
 

@@ -1,7 +1,8 @@
 //! Which tasks there are, on which worker each runs, and who sends to whom.
 //!
 //! Everything follows from the workers' capacities in their order, so all workers of an assignment come to the same: emitters
-//! and stage tasks worker by worker, and one committer for each worker, among which the shards are dealt out in turn.
+//! and stage tasks worker by worker, and one committer for each worker, among which the shards are dealt out in turn. The
+//! production drivers and the simulator's start what this says.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,22 +13,24 @@ use tine_core::{
 };
 use tine_state::ShardRef;
 
-use super::Options;
 use crate::{
     outlet::{Outlet, Owners},
     pipeline::Built,
 };
 
 /// The coordinator's task, on whoever leads.
-pub(super) const COORDINATOR: TaskId = TaskId(0);
+pub const COORDINATOR: TaskId = TaskId(0);
 
 /// The tasks of a topology on its workers, seen from one of them.
-#[derive(Debug)]
-pub(super) struct Placement {
+#[derive(Clone, Debug)]
+pub struct Placement {
     me: usize,
-    pub(super) emitters: Vec<TaskId>,
-    pub(super) stages: Vec<Vec<TaskId>>,
-    pub(super) committers: Vec<TaskId>,
+    /// The emitters, in order.
+    pub emitters: Vec<TaskId>,
+    /// The stage tasks of each level, in order.
+    pub stages: Vec<Vec<TaskId>>,
+    /// The committers, in order.
+    pub committers: Vec<TaskId>,
     /// The worker of each task.
     homes: BTreeMap<TaskId, usize>,
     owners: Owners,
@@ -35,13 +38,8 @@ pub(super) struct Placement {
 }
 
 impl Placement {
-    /// Everything in this process.
-    pub(super) fn alone(built: &Built, options: &Options) -> Placement {
-        Placement::new(built, &[capacity(options)], 0)
-    }
-
     /// Spread over workers, of which this is the one at place `me`.
-    pub(super) fn new(built: &Built, workers: &[Capacity], me: usize) -> Placement {
+    pub fn new(built: &Built, workers: &[Capacity], me: usize) -> Placement {
         let mut homes = BTreeMap::new();
         let mut ids = (COORDINATOR.0 + 1..).map(TaskId);
         let mut tasks = |of: &dyn Fn(&Capacity) -> u16| {
@@ -67,34 +65,34 @@ impl Placement {
     }
 
     /// Whether a task runs in another process.
-    pub(super) fn is_remote(&self, task: TaskId) -> bool {
+    pub fn is_remote(&self, task: TaskId) -> bool {
         self.home(task) != Some(self.me)
     }
 
     /// The place of a task's worker.
-    pub(super) fn home(&self, task: TaskId) -> Option<usize> {
+    pub fn home(&self, task: TaskId) -> Option<usize> {
         self.homes.get(&task).copied()
     }
 
     /// All tasks but the coordinator's.
-    pub(super) fn tasks(&self) -> impl Iterator<Item = TaskId> + '_ {
+    pub fn tasks(&self) -> impl Iterator<Item = TaskId> + '_ {
         let stages = self.stages.iter().flatten();
         self.emitters.iter().chain(stages).chain(&self.committers).copied()
     }
 
     /// The shards of a committer, in (state, shard) order.
-    pub(super) fn shards_of(&self, committer: usize) -> Arc<[ShardRef]> {
+    pub fn shards_of(&self, committer: usize) -> Arc<[ShardRef]> {
         let owner = |at: &ShardRef| self.owners[usize::from(at.state.0)][usize::from(at.shard.0)];
         self.shards.iter().filter(|at| owner(at) == committer).copied().collect()
     }
 
     /// How many shards there are.
-    pub(super) fn shards(&self) -> usize {
+    pub fn shards(&self) -> usize {
         self.shards.len()
     }
 
     /// How many tasks send to a level of stage tasks.
-    pub(super) fn senders(&self, level: usize) -> usize {
+    pub fn senders(&self, level: usize) -> usize {
         match level.checked_sub(1) {
             None => self.emitters.len(),
             Some(before) => self.stages[before].len(),
@@ -102,31 +100,33 @@ impl Placement {
     }
 
     /// How many tasks send to each committer.
-    pub(super) fn all_senders(&self) -> usize {
+    pub fn all_senders(&self) -> usize {
         self.emitters.len() + self.stages.iter().map(Vec::len).sum::<usize>()
     }
 
     /// Where a task sends to that stands before this level of stage tasks.
-    pub(super) fn outlet(&self, level: usize) -> Outlet {
+    pub fn outlet(&self, level: usize) -> Outlet {
         let remote = |tasks: &[TaskId]| tasks.iter().map(|task| self.is_remote(*task)).collect();
         let stages = self.stages.get(level).map_or(&[][..], Vec::as_slice);
         Outlet::new(self.committers.len(), self.owners.clone(), stages.len())
             .with_remote(remote(&self.committers), remote(stages))
     }
 
-    pub(super) fn routes(&self, level: usize) -> Vec<Route> {
+    /// The streams of a task that stands before this level of stage tasks.
+    pub fn routes(&self, level: usize) -> Vec<Route> {
         let direct = |targets: Vec<TaskId>| Route { grouping: Grouping::Direct, targets };
         let stages = self.stages.get(level).cloned().unwrap_or_default();
         vec![direct(self.committers.clone()), direct(stages)]
     }
 
-    pub(super) fn coordinator_routes(&self) -> Vec<Route> {
+    /// The coordinator's streams.
+    pub fn coordinator_routes(&self) -> Vec<Route> {
         let all = |targets: Vec<TaskId>| Route { grouping: Grouping::All, targets };
         vec![all(self.emitters.clone()), all(self.committers.clone())]
     }
 
     /// What runs here, for people.
-    pub(super) fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         let mine = |tasks: &[TaskId]| tasks.iter().filter(|task| !self.is_remote(**task)).count();
         let shards: usize = (0..self.committers.len())
             .filter(|committer| !self.is_remote(self.committers[*committer]))
@@ -143,10 +143,4 @@ impl Placement {
         }
         text
     }
-}
-
-/// What this process takes.
-pub(super) fn capacity(options: &Options) -> Capacity {
-    let narrow = |tasks: usize| u16::try_from(tasks).unwrap_or(u16::MAX);
-    Capacity { readers: narrow(options.emitters), stages: narrow(options.stage_tasks) }
 }

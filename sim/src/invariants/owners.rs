@@ -1,0 +1,61 @@
+//! What must hold whenever tasks move to other workers.
+
+use tine_core::id::{Attempt, Era, TxId, WorkerId};
+
+use super::{Broken, Held};
+
+/// A coordinator is told of owners when each of them has said that its tasks run and that its links stand.
+pub(crate) fn invariant_owners_are_ready(era: Era, ready: bool) -> Held {
+    match ready {
+        true => Ok(()),
+        false => {
+            let what =
+                format!("a coordinator goes on under {era}, and not all of its workers have said that they are ready");
+            Err(Broken::new("invariant_owners_are_ready", what))
+        }
+    }
+}
+
+/// Tasks take what was sent under their own era.
+pub(crate) fn invariant_tasks_hear_their_own_era(frame: Era, own: Era) -> Held {
+    match frame == own {
+        true => Ok(()),
+        false => {
+            let what = format!("tasks of {own} took what was sent under {frame}");
+            Err(Broken::new("invariant_tasks_hear_their_own_era", what))
+        }
+    }
+}
+
+/// What is emitted in one attempt goes to one crew: other tasks are another generation.
+pub(crate) fn invariant_an_attempt_is_of_one_crew(attempt: Attempt, same: bool) -> Held {
+    match same {
+        true => Ok(()),
+        false => {
+            let what = format!("attempt {attempt} goes on with other tasks");
+            Err(Broken::new("invariant_an_attempt_is_of_one_crew", what))
+        }
+    }
+}
+
+/// When a coordinator says that nothing is under way, what it has emitted in this attempt is complete.
+pub(crate) fn invariant_tasks_move_at_a_boundary(emitted: TxId, complete: TxId) -> Held {
+    match emitted <= complete {
+        true => Ok(()),
+        false => {
+            let what = format!("tasks are to move, and transaction {emitted} is under way; {complete} is complete");
+            Err(Broken::new("invariant_tasks_move_at_a_boundary", what))
+        }
+    }
+}
+
+/// A coordinator that goes on with a worker hears that the line to it broke.
+pub(crate) fn invariant_a_break_is_told(peer: WorkerId, told: bool) -> Held {
+    match told {
+        true => Ok(()),
+        false => {
+            let what = format!("the line to {peer} broke, and the coordinator that relies on it was not told");
+            Err(Broken::new("invariant_a_break_is_told", what))
+        }
+    }
+}
