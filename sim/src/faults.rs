@@ -92,10 +92,10 @@ pub enum Kind {
     Recreate,
     /// A process is stopped in order, lets go of its sessions and connections, and is started again.
     Restart(u8),
-    /// A worker leaves, the others take over its shards; it joins again when the fault ends. All tasks begin anew, as
-    /// with every change of owners.
+    /// A worker is asked to end: the others take over its tasks at the next drained boundary, and it ends. It joins again when
+    /// the fault is over.
     Leave(u8),
-    /// Shards move to other workers; all tasks begin anew.
+    /// Coordination ends the registration of some worker, which registers anew: shards move.
     Reassign,
     /// Whoever leads loses the leadership.
     LeaderChange,

@@ -183,7 +183,10 @@ impl<'a> Engine<'a> {
         let Some((at_us, event)) = next else { return false };
         self.now_us = at_us;
         if at_us > self.deadline_us {
-            self.break_off("invariant_the_lowest_open_transaction_can_proceed", self.stuck());
+            match self.drained && !self.is_settled() {
+                true => self.break_off("invariant_whoever_is_there_owns_tasks", self.unsettled()),
+                false => self.break_off("invariant_the_lowest_open_transaction_can_proceed", self.stuck()),
+            }
             return false;
         }
         self.trace.mix(at_us, event.tag());
@@ -271,9 +274,9 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Ends the run once no tree is under way anywhere.
+    /// Ends the run once no tree is under way anywhere, and everybody who is there owns tasks.
     fn finish_when_quiet(&mut self) {
-        if self.over.is_some() || !self.nodes.iter().all(|node| node.under_way() == 0) {
+        if self.over.is_some() || !self.is_settled() || !self.nodes.iter().all(|node| node.under_way() == 0) {
             return;
         }
         let found = self.checker.at_the_end(&self.sql, &self.sources);

@@ -254,6 +254,24 @@ impl Engine<'_> {
         process.wired = process.crew.as_ref().map(|crew| crew.id);
     }
 
+    /// Whether every process works for the same leader, who goes on with all of them.
+    pub(crate) fn is_settled(&self) -> bool {
+        let relies = |node: &Node| node.worker.relies && node.crew.as_ref().is_some_and(Crew::leads);
+        let Some(leader) = self.nodes.iter().find(|node| relies(node)) else { return self.is_embedded() };
+        let era = leader.crew.as_ref().filter(|crew| crew.peers.len() == self.nodes.len()).map(|crew| crew.era);
+        era.is_some() && self.nodes.iter().all(|node| node.crew.as_ref().map(|crew| crew.era) == era)
+    }
+
+    /// Who works for whom, when that is not settled.
+    pub(crate) fn unsettled(&self) -> String {
+        let of = |node: &Node| match &node.crew {
+            Some(crew) => format!("{} of {} workers, led by {}", crew.era, crew.peers.len(), crew.leader),
+            None => "no tasks".to_owned(),
+        };
+        let all: Vec<String> = self.nodes.iter().map(of).collect();
+        format!("everything is committed for long, and the processes run: {}", all.join("; "))
+    }
+
     // ----- leaving -----
 
     /// Whoever leads finishes what is under way by itself; a worker is relieved first.

@@ -49,7 +49,7 @@ impl Agreement {
             Client::default()
         });
         let clients = clients.collect();
-        let model = Database::new(LINEAGE, &(0..PROCESSES).map(at).collect::<Vec<_>>());
+        let model = Database::new(LINEAGE, &(0..PROCESSES).map(at).collect::<Vec<_>>(), false);
         Agreement { model, fake, clients, waiting: Vec::new(), draws: seed, answers: 0, waits: 0 }
     }
 

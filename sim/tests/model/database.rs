@@ -25,6 +25,15 @@ pub(crate) enum Answer {
     Waits,
 }
 
+/// What a copy holds.
+#[derive(Clone, Debug)]
+struct Copy {
+    group: GroupRow,
+    rows: Vec<LedgerRow>,
+    plans: BTreeMap<TxId, Arc<TransactionRow>>,
+    table: BTreeMap<(u16, i64), i64>,
+}
+
 /// The database with one group of one state in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
@@ -40,6 +49,9 @@ pub(crate) struct Database {
     pub(crate) broken: Option<&'static str>,
     /// Somebody has laid hands on the ledger: the group must halt.
     pub(crate) spoiled: bool,
+    /// Whether a copy is kept of what stood before the last raise, and that copy.
+    keeps: bool,
+    yesterday: Option<Arc<Copy>>,
 }
 
 /// One connection.
@@ -73,7 +85,7 @@ impl Backend {
 
 impl Database {
     /// A database with a group of these shards, in which nothing is committed.
-    pub(crate) fn new(lineage: u128, shards: &[ShardRef]) -> Database {
+    pub(crate) fn new(lineage: u128, shards: &[ShardRef], keeps: bool) -> Database {
         let row = |at: &ShardRef| LedgerRow {
             at: *at,
             fence: Attempt::NONE,
@@ -92,6 +104,20 @@ impl Database {
             row_locks: vec![None; shards.len()],
             broken: None,
             spoiled: false,
+            keeps,
+            yesterday: None,
+        }
+    }
+
+    pub(crate) fn can_go_back(&self) -> bool {
+        self.yesterday.is_some()
+    }
+
+    /// Everything is as it was before the last raise; no connection is open.
+    pub(crate) fn go_back(&mut self) {
+        if let Some(copy) = self.yesterday.take() {
+            let Copy { group, rows, plans, table } = Arc::unwrap_or_clone(copy);
+            (self.group, self.rows, self.plans, self.table) = (group, rows, plans, table);
         }
     }
 
@@ -245,6 +271,11 @@ impl Database {
             }
         }
         if let Some(fence) = tx.fence {
+            if self.keeps {
+                let (group, rows) = (self.group.clone(), self.rows.clone());
+                let (plans, table) = (self.plans.clone(), self.table.clone());
+                self.yesterday = Some(Arc::new(Copy { group, rows, plans, table }));
+            }
             if self.group.fence.partial_cmp(&fence).is_none_or(std::cmp::Ordering::is_gt) {
                 self.broken = Some("the fence went back");
             }

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     LoseRow,
     /// The ledger comes from a copy with another history.
     ForeignHistory,
+    /// Database and coordination both go back to before the last raise.
+    GoBack,
 }
 
 impl Kind {
@@ -78,15 +80,25 @@ pub(crate) enum Action {
     LoseRow(usize),
     /// Fault: somebody puts a ledger with another history in the place of this one.
     ForeignHistory,
+    /// Fault: database and coordination are restored from copies of the same moment; connections and sessions end.
+    GoBack,
 }
 
 impl Action {
     /// Whether it is something that goes wrong.
     pub(crate) fn is_fault(self) -> bool {
-        use Action::{Crash, Expire, Fail, ForeignHistory, LoseConnection, LoseRow, Repeat, Restore};
+        use Action::{Crash, Expire, Fail, ForeignHistory, GoBack, LoseConnection, LoseRow, Repeat, Restore};
         matches!(
             self,
-            Crash(_) | Expire | LoseConnection(..) | Fail(_) | Restore(_) | Repeat(_) | LoseRow(_) | ForeignHistory
+            Crash(_)
+                | Expire
+                | LoseConnection(..)
+                | Fail(_)
+                | Restore(_)
+                | Repeat(_)
+                | LoseRow(_)
+                | ForeignHistory
+                | GoBack
         )
     }
 }

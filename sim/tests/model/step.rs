@@ -101,6 +101,12 @@ impl Run<'_> {
                 self.job(index, COMMITS, Job::Commit(order));
             }
             Action::LoseRow(index) => self.world.database.change().lose_row(index),
+            Action::GoBack => {
+                let backends: Vec<_> = self.world.database.backends.keys().copied().collect();
+                backends.into_iter().for_each(|backend| self.end(backend));
+                self.world.database.change().go_back();
+                self.world.coordination.change().lose(false);
+            }
             _ => self.world.database.change().become_foreign(),
         }
     }

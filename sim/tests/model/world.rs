@@ -55,7 +55,7 @@ impl World {
         let shards: Vec<_> = (0..PROCESSES).map(at).collect();
         let mut world = World {
             processes: [0, 1].map(|index| Process::new(index, 0)),
-            database: Part::new(Database::new(LINEAGE, &shards)),
+            database: Part::new(Database::new(LINEAGE, &shards, scene.kinds.contains(&Kind::GoBack))),
             coordination: Part::new(Coordination::default()),
             links: [0, 1].map(|_| Part::new(VecDeque::new())),
             homes: Part::new(BTreeMap::new()),
@@ -151,7 +151,8 @@ impl World {
             Kind::ForeignHistory if quiet && self.database.complete() > TxId::NONE => {
                 actions.push(Action::ForeignHistory);
             }
-            Kind::Expire | Kind::Restore | Kind::LoseRow | Kind::ForeignHistory => {}
+            Kind::GoBack if reigns && self.database.can_go_back() => actions.push(Action::GoBack),
+            Kind::GoBack | Kind::Expire | Kind::Restore | Kind::LoseRow | Kind::ForeignHistory => {}
         }
     }
 
