@@ -311,15 +311,13 @@ impl Engine<'_> {
                 }
             }
             (Some(Errand::Write { write, plan }), Answered::Written(result)) => {
+                if matches!(write, Write::Claim(_)) && result.is_ok() {
+                    self.reigns_from_now_on(node, Some(nonce));
+                }
                 self.next_errand(node);
                 match (write, plan) {
                     (Write::Assign(made), _) => self.on_assigned(node, made.era, result),
-                    (Write::Claim(_), _) => {
-                        if result.is_ok() {
-                            self.reigns_from_now_on(node, Some(nonce));
-                        }
-                        self.coordinator_reply(node, Reply::Claimed(nonce, result));
-                    }
+                    (Write::Claim(_), _) => self.coordinator_reply(node, Reply::Claimed(nonce, result)),
                     (_, Some((txid, attempt))) => {
                         self.coordinator_reply(node, Reply::PlanWritten { attempt, txid, result });
                     }

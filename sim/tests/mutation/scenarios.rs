@@ -121,7 +121,7 @@ fn aborts() -> Way {
 
 /// The topic is deleted and made again: the group must halt.
 fn recreated_topic() -> Way {
-    let again = |seed: u64| FaultPlan::of([((seed % 300) as u16 + 40, 0, Kind::Recreate)]);
+    let again = |seed: u64| FaultPlan::of([((seed % 300) as u16 + 60, 0, Kind::Recreate)]);
     let simulation = common::simulation(CLUSTER);
     let wrong = |report: &Report| {
         let halted = common::halted(report, "made again");
@@ -143,13 +143,10 @@ fn dead_letters() -> Way {
     Way::Schedules(among("dead letters", topologies::dead_letters(CLUSTER), &KINDS, 420))
 }
 
-const REPLANNED: [Kind; 6] =
-    [Kind::LoseTail(4), Kind::CoordinationWiped, Kind::Slow(0), Kind::Slow(1), Kind::SqlAbort(0), Kind::SqlAbort(1)];
-
-/// Stages that work on a transaction which is planned anew meanwhile.
+/// Stages that work on a transaction which is planned anew meanwhile, by the same leader: another one has other tasks.
 fn stages() -> Way {
-    const KINDS: [Kind; 5] =
-        [Kind::CoordinationWiped, Kind::CoordinationWiped, Kind::Slow(0), Kind::Slow(1), Kind::SqlAbort(1)];
+    const KINDS: [Kind; 6] =
+        [Kind::LoseTail(1), Kind::LoseTail(2), Kind::LoseTail(4), Kind::LoseTail(6), Kind::Slow(0), Kind::Slow(1)];
     Way::Schedules(among("stages, planned anew", topologies::stages(CLUSTER), &KINDS, 420))
 }
 
