@@ -72,6 +72,7 @@ pub enum Mutant {
     EraIgnored,
     DrainNotAwaited,
     OwnersInOldGeneration,
+    OwnersOfAnotherReign,
     DisbandNotTold,
     /// Shows only together with `ChainNotCompared`: a chain that fits holds the number, so each guards the other.
     TxidNotCompared,
@@ -126,6 +127,7 @@ impl Mutant {
         Mutant::EraIgnored,
         Mutant::DrainNotAwaited,
         Mutant::OwnersInOldGeneration,
+        Mutant::OwnersOfAnotherReign,
         Mutant::DisbandNotTold,
         Mutant::TxidNotCompared,
     ];

@@ -152,6 +152,8 @@ pub(crate) enum Inbound {
 #[derive(Debug)]
 pub(crate) struct Rewire {
     pub(crate) crew: CrewId,
+    /// The reign that they are of.
+    pub(crate) nonce: Nonce,
     pub(crate) routes: Vec<Route>,
 }
 

@@ -25,8 +25,8 @@ use super::{
 };
 use crate::{
     invariants::{
-        invariant_an_attempt_is_of_one_crew, invariant_attempts_only_rise, invariant_stale_is_ignored,
-        invariant_tasks_hear_their_own_era,
+        invariant_an_attempt_is_of_one_crew, invariant_attempts_only_rise, invariant_nothing_begins_without_owners,
+        invariant_stale_is_ignored, invariant_tasks_hear_their_own_era,
     },
     report::Phase,
 };
@@ -312,11 +312,15 @@ impl Engine<'_> {
 
     /// What is emitted in one attempt goes to one crew.
     fn note_emitted(&mut self, node: usize, attempt: Attempt, message: &Message) {
-        let Some(crew) = self.nodes[node].wired else { return };
+        let crew = self.nodes[node].wired.unwrap_or_default();
         let txid = match message {
             Message::Emit { plan, .. } => plan.txid,
             _ => TxId::NONE,
         };
+        let owned = self.nodes[node].worker.owned == Some(attempt.nonce);
+        if !self.is_embedded() {
+            self.check(invariant_nothing_begins_without_owners(attempt, owned));
+        }
         let before = self.nodes[node].emitted.filter(|(before, ..)| *before == attempt);
         if let Some((_, other, _)) = before {
             self.check(invariant_an_attempt_is_of_one_crew(attempt, other == crew));

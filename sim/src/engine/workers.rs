@@ -20,7 +20,7 @@ use tine_trident::{
 use super::{
     Ending, Engine,
     crew::{Crew, Under},
-    event::{Errand, Inbound, Packet, Rewire},
+    event::{Errand, Event, Inbound, Packet, Rewire},
     lines::Lines,
     node::{COMMITS, Node},
 };
@@ -46,6 +46,10 @@ pub(crate) struct Worker {
     pub(crate) lines: Lines,
     /// Whether its coordinator goes on with owners that it was told of.
     relies: bool,
+    /// The reign whose owners its coordinator knows of.
+    pub(crate) owned: Option<Nonce>,
+    /// When its coordinator hears what it was told last: what is told later comes after it.
+    told_us: u64,
     /// Whether it waits until it has no tasks any more, to end then.
     pub(crate) leaving: bool,
     /// Whether its coordinator was asked to end.
@@ -81,6 +85,8 @@ impl Worker {
             reigning: None,
             lines: Lines::new(),
             relies: false,
+            owned: None,
+            told_us: 0,
             leaving: false,
             stopping: false,
         }
@@ -147,11 +153,21 @@ impl Engine<'_> {
 
     /// Tells the coordinator of a process, by the way that all its replies come.
     pub(crate) fn tell(&mut self, node: usize, reply: Reply, rewire: Option<Rewire>) {
-        self.carry_inside(node, Inbound::Told(Box::new(reply), rewire));
+        // One word in eight waits behind others.
+        let longest_us = if self.draws.lives.below(8) == 0 { 3_000 } else { 20 };
+        let at_us = self.now_us + self.draws.lives.between(2, longest_us);
+        let Node { life, worker, .. } = &mut self.nodes[node];
+        worker.told_us = at_us.max(worker.told_us + 1);
+        let what = Inbound::Told(Box::new(reply), rewire);
+        self.agenda.put(worker.told_us, Event::Node { node, life: *life, what });
     }
 
     pub(crate) fn on_told(&mut self, node: usize, reply: Reply, rewire: Option<Rewire>) {
-        if let Some(Rewire { crew, routes }) = rewire {
+        if matches!(reply, Reply::Disbanded(_)) {
+            self.nodes[node].worker.owned = None;
+        }
+        if let Some(Rewire { crew, nonce, routes }) = rewire {
+            self.nodes[node].worker.owned = Some(nonce);
             self.register.crews += 1;
             let seed = self.seed_of(node, self.register.crews);
             let process = &mut self.nodes[node];
@@ -181,13 +197,13 @@ impl Engine<'_> {
         self.check(invariant_owners_are_ready(assignment.era, all));
         let Some(crew) = self.nodes[node].crew.as_ref().filter(|crew| crew.era == assignment.era) else { return };
         let (routes, committers) = (crew.placement.coordinator_routes(), crew.placement.committers.len());
-        let rewire = Rewire { crew: crew.id, routes };
+        let rewire = Rewire { crew: crew.id, nonce: assignment.nonce, routes };
         let members: Vec<usize> = crew.peers.iter().copied().map(node_of).collect();
         self.trace.say(self.now_us, || {
             format!("processes {members:?} share the work of process {node}'s {}", assignment.era)
         });
         self.nodes[node].worker.relies = true;
-        self.tell(node, Reply::Owners { committers }, Some(rewire));
+        self.tell(node, Reply::Owners { nonce: assignment.nonce, committers }, Some(rewire));
     }
 
     /// Whether the coordinator of a process goes on with a crew that a worker is part of.

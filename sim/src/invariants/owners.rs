@@ -16,6 +16,17 @@ pub(crate) fn invariant_owners_are_ready(era: Era, ready: bool) -> Held {
     }
 }
 
+/// A leader emits and commits when it was told of the owners of its own reign, and not since that it cannot rely on them.
+pub(crate) fn invariant_nothing_begins_without_owners(attempt: Attempt, owned: bool) -> Held {
+    match owned {
+        true => Ok(()),
+        false => {
+            let what = format!("attempt {attempt} goes on, and its reign has no owners");
+            Err(Broken::new("invariant_nothing_begins_without_owners", what))
+        }
+    }
+}
+
 /// Tasks take what was sent under their own era.
 pub(crate) fn invariant_tasks_hear_their_own_era(frame: Era, own: Era) -> Held {
     match frame == own {

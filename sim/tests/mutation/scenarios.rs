@@ -157,6 +157,19 @@ fn order_of_a_stage() -> Way {
     Way::Schedules(among("the order that a stage sees", topologies::first_shown(CLUSTER), &KINDS, 400))
 }
 
+/// A reign ends while its workers are getting ready, and its leader is elected again before it is told of other owners.
+fn a_reign_that_ends_early() -> Way {
+    const KINDS: [Kind; 6] = [
+        Kind::Expire(0),
+        Kind::Expire(1),
+        Kind::LeaderChange,
+        Kind::LostCoordinationReply(0),
+        Kind::LostCoordinationReply(1),
+        Kind::Crash(1),
+    ];
+    words("a reign that ends early", CLUSTER, &KINDS, 60)
+}
+
 /// Two rules of which each guards what the other one does: a replay of what is committed is merged again when both are broken.
 fn neither_number_nor_chain() -> Way {
     let scene = Scene { records: 2, faults: 1, kinds: model::Kind::USUAL };
@@ -168,6 +181,11 @@ fn states(name: &'static str, kinds: &'static [model::Kind]) -> Way {
     Way::States(name, Scene { records: 2, faults: 1, kinds }, &[])
 }
 
+/// The same of one transaction.
+fn small(name: &'static str, kinds: &'static [model::Kind]) -> Way {
+    Way::States(name, Scene { records: 1, faults: 1, kinds }, &[])
+}
+
 /// The ways in which a broken rule is hunted for, the best first.
 pub(crate) fn ways(mutant: Mutant) -> Vec<Way> {
     match mutant {
@@ -175,9 +193,9 @@ pub(crate) fn ways(mutant: Mutant) -> Vec<Way> {
         Mutant::FenceAtLeast => vec![a_raise_is_lost()],
         Mutant::FenceRaisedAfterRead => vec![a_commit_before_the_raise()],
         // In the models tasks have no eras, which guard these rules, too: what was meant for tasks that are gone is dropped.
-        Mutant::MissingBufferIsEmpty => vec![states("a committer without memory, all states", &[model::Kind::Crash])],
+        Mutant::MissingBufferIsEmpty => vec![small("a committer without memory, all states", &[model::Kind::Crash])],
         Mutant::LowerEpochSilence => {
-            vec![states("database and coordination go back, all states", &[model::Kind::GoBack])]
+            vec![small("database and coordination go back, all states", &[model::Kind::GoBack])]
         }
         Mutant::NoDeduplication => vec![messages_twice_and_late()],
         Mutant::PrepareWithoutFence => vec![a_prepare_that_comes_late()],
@@ -196,6 +214,7 @@ pub(crate) fn ways(mutant: Mutant) -> Vec<Way> {
         Mutant::ChainNotCompared => {
             vec![states("a ledger with another history, all states", &[model::Kind::ForeignHistory])]
         }
+        Mutant::OwnersOfAnotherReign => vec![a_reign_that_ends_early()],
         Mutant::TxidNotCompared => vec![neither_number_nor_chain()],
         Mutant::MissingRowIsNew => vec![states("a lost ledger row, all states", &[model::Kind::LoseRow])],
         Mutant::LateDuplicateIsGap => vec![states("a commit done again, all states", &[model::Kind::Repeat])],

@@ -160,6 +160,8 @@ pub enum Reply {
     Elected(Box<Elected>),
     /// All tasks run, perhaps on other workers than before: go on, in a new generation.
     Owners {
+        /// In whose reign: those of one that is over are not gone on with.
+        nonce: Nonce,
         /// How many committers share the shards.
         committers: usize,
     },

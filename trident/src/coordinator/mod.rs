@@ -231,7 +231,9 @@ impl Spout<Batches> for Coordinator {
             Reply::Lost(nonce, failure) if self.is_mine(nonce) => self.abdicate(failure, out),
             // The election that it belongs to may not have been heard of yet.
             Reply::Lost(nonce, _) => self.lost = nonce,
-            Reply::Owners { committers } => self.on_owners(committers, out),
+            Reply::Owners { nonce, committers } if self.is_mine(nonce) || mutant::on(Mutant::OwnersOfAnotherReign) => {
+                self.on_owners(committers, out);
+            }
             Reply::Disbanded(failure) => self.on_disbanded(&failure, out),
             Reply::Drain => self.moving = Moving::Draining,
             Reply::Woke => self.on_woke(out),

@@ -324,7 +324,7 @@ impl Driver {
         tracing::info!("{} workers share the work ({})", assignment.shares.len(), assignment.era);
         let _ = self.workers.rewire.send(Rewire { links: crew.links.clone(), routes }).await;
         // By the same way as `Drain` and `Disbanded`: what was said before must be heard before.
-        self.tell(Reply::Owners { committers }).await;
+        self.tell(Reply::Owners { nonce: assignment.nonce, committers }).await;
     }
 }
 
