@@ -10,8 +10,8 @@
 /// Of that list these have no switch, because what they would break is not there yet: *undo per key instead of per shard*,
 /// *opaque completion without the attempt*, *attempt column overwritten by a raise* (opaque groups), *fetch reply without
 /// start position* (tasks fetch nothing from each other), *new values recomputed at replay*, *query reads a later txid*,
-/// *shard map changed without a boundary* (shards have fixed owners), *arrival order decides a float sum* (no such sums),
-/// *credit not reserved*, *relaxed answer released early*, *heal without re-preparing* (one database per topology).
+/// *arrival order decides a float sum* (no such sums), *credit not reserved*, *relaxed answer released early*, *heal without
+/// re-preparing* (one database per topology).
 ///
 /// ```
 /// use tine_core::mutant::{Mutant, on};

@@ -4,6 +4,7 @@
 
 mod common;
 
+use tine_core::mutant::{self, Mutant};
 use tine_sim::{End, Fault, FaultPlan, Kind, Mode, Report};
 
 const ZK: End = End::Coordination;
@@ -103,4 +104,16 @@ fn a_registration_that_is_taken_away_moves_shards_and_not_the_leadership() {
         let last = after(" share the work").unwrap().0;
         assert!(last.ends_with(&format!(", {who}]")), "{last}: process {who} has come last");
     }
+}
+
+/// Process 0 is told of the owners of its first reign after it has abdicated, and is elected again when process 1 has died.
+#[test]
+fn a_leader_that_is_elected_again_waits_for_the_owners_of_its_new_reign() {
+    let simulation = common::simulation(Mode::Cluster(2));
+    let run = || simulation.replay_line("6371/crash:1@200~7,expire:0@13").unwrap();
+    let report = mutant::with([Mutant::OwnersOfAnotherReign], run);
+    let broken = report.broken.unwrap();
+    assert_eq!(broken.invariant, "invariant_nothing_begins_without_owners");
+    let report = run();
+    assert!(report.broken.is_none(), "{report}");
 }

@@ -300,14 +300,6 @@ impl Engine<'_> {
         }
     }
 
-    /// A process has slept for so long that its peers believe it to be gone.
-    pub(crate) fn on_unheard(&mut self, node: usize, index: usize) {
-        if self.nodes[node].paused && self.forces.paused[node] == Some(index) {
-            self.took_effect(index);
-            self.break_all(node);
-        }
-    }
-
     pub(crate) fn crash(&mut self, node: usize, index: usize) {
         if !self.nodes[node].up {
             return;

@@ -139,6 +139,14 @@ impl Engine<'_> {
         }
     }
 
+    /// A process has slept for so long that its peers believe it to be gone.
+    pub(crate) fn on_unheard(&mut self, node: usize, index: usize) {
+        if self.nodes[node].paused && self.forces.paused[node] == Some(index) {
+            self.took_effect(index);
+            self.break_all(node);
+        }
+    }
+
     /// A process hears that a line of it broke.
     pub(crate) fn on_broke(&mut self, node: usize, peer: WorkerId, number: u32) {
         let Some(me) = self.nodes[node].worker.id else { return };

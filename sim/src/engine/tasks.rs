@@ -62,7 +62,7 @@ impl Engine<'_> {
             }
             // Work for tasks that are gone comes to nothing.
             Inbound::Read(crew, _) | Inbound::Staged(crew, ..) | Inbound::Folded(crew, _)
-                if !self.nodes[node].crew.as_ref().is_some_and(|now| now.id == crew) => {}
+                if self.nodes[node].crew.as_ref().is_none_or(|now| now.id != crew) => {}
             Inbound::Read(_, call) => self.read(node, &call),
             Inbound::Staged(_, level, reply) => self.stage_reply(node, level, reply),
             Inbound::Folded(_, reply) => self.committer_reply(node, reply),
