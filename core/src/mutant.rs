@@ -74,6 +74,7 @@ pub enum Mutant {
     OwnersInOldGeneration,
     OwnersOfAnotherReign,
     DisbandNotTold,
+    ReadinessKept,
     /// Shows only together with `ChainNotCompared`: a chain that fits holds the number, so each guards the other.
     TxidNotCompared,
 }
@@ -129,6 +130,7 @@ impl Mutant {
         Mutant::OwnersInOldGeneration,
         Mutant::OwnersOfAnotherReign,
         Mutant::DisbandNotTold,
+        Mutant::ReadinessKept,
         Mutant::TxidNotCompared,
     ];
 }

@@ -155,6 +155,10 @@ impl Coordination {
 
     /// Writes, conditional on what the session last knew. `Ok` is durable.
     pub(crate) fn write(&mut self, session: SessionId, write: &Write) -> Result<(), Failure> {
+        // Its node is made first, so the service is asked before the client judges.
+        if matches!(write, Write::Assign(_)) && !self.sessions[session].alive {
+            return Err(Failure::transient("the session is gone"));
+        }
         let nonce = self.nonce(session);
         if mutant::on(Mutant::UnversionedCoordination) {
             let after = self.standing.changed(nonce, write)?;

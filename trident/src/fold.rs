@@ -235,8 +235,8 @@ impl<K: Columns, C: Combiner> TypedFold<K, C> {
             bytes: Vec::new(),
         };
         for group in groups {
-            let mut taken = group.iter().filter_map(|index| rows[*index as usize].take());
-            let Some(mut row) = taken.next() else { continue };
+            let mut taken = group.iter().map(|index| rows[*index as usize].take().expect("each row is in one group"));
+            let mut row = taken.next().expect("no group is empty");
             taken.for_each(|other| self.combiner.combine(&mut row.held, other.held));
             self.lay_out(row, keys.get(group[0]), &mut out)?;
         }

@@ -345,7 +345,7 @@ impl Membership {
         }
         let concerned = |reign: &Reign| reign.made.as_ref().is_some_and(|made| made.place(peer).is_some());
         if self.reign.as_ref().is_some_and(concerned) {
-            if let Some(reign) = &mut self.reign {
+            if let Some(reign) = self.reign.as_mut().filter(|_| !mutant::on(Mutant::ReadinessKept)) {
                 reign.ready.remove(&peer);
             }
             let what = format!("the link with {peer} broke: {failure}");

@@ -64,6 +64,12 @@ impl Standing {
         (self.next, self.lineage, self.reign)
     }
 
+    /// Who runs which tasks.
+    #[cfg(feature = "fakes")]
+    pub(crate) fn assignment(&self) -> Option<&Assignment> {
+        self.assignment.as_deref()
+    }
+
     /// The plans that are there.
     #[cfg(feature = "fakes")]
     pub(crate) fn plans(&self) -> Vec<(TxId, Vec<u8>)> {

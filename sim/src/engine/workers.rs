@@ -63,8 +63,8 @@ pub(crate) struct Register {
     pub(crate) names: u64,
     /// How many crews there were.
     crews: u64,
-    /// Who has said to be ready.
-    ready: BTreeSet<(WorkerId, Era)>,
+    /// Which process has heard of which worker that it is ready, and of no break since.
+    ready: BTreeSet<(usize, WorkerId, Era)>,
 }
 
 /// The process of a worker.
@@ -118,13 +118,17 @@ impl Engine<'_> {
         self.nodes[node].worker.relies &= !matches!(told, Told::Deposed);
         let mut events = VecDeque::from([told]);
         while let Some(event) = events.pop_front() {
+            match &event {
+                Told::Ready(worker, era) => drop(self.register.ready.insert((node, *worker, *era))),
+                Told::Broke(peer, _) => self.register.ready.retain(|(by, worker, _)| (*by, *worker) != (node, *peer)),
+                _ => {}
+            }
             for effect in self.nodes[node].worker.machine.step(event) {
                 match effect {
                     Effect::Start(assignment) => self.start_tasks(node, &assignment),
                     Effect::Stop => self.stop_tasks(node),
                     Effect::TellReady(leader, era) => {
                         let me = self.nodes[node].worker.id;
-                        self.register.ready.extend(me.map(|me| (me, era)));
                         match me == Some(leader) {
                             true => events.push_back(Told::Ready(leader, era)),
                             false => drop(self.send(node, leader, Packet::Ready)),
@@ -193,7 +197,8 @@ impl Engine<'_> {
     }
 
     fn owners(&mut self, node: usize, assignment: &Assignment) {
-        let all = assignment.shares.iter().all(|share| self.register.ready.contains(&(share.peer.id, assignment.era)));
+        let all =
+            assignment.shares.iter().all(|share| self.register.ready.contains(&(node, share.peer.id, assignment.era)));
         self.check(invariant_owners_are_ready(assignment.era, all));
         let Some(crew) = self.nodes[node].crew.as_ref().filter(|crew| crew.era == assignment.era) else { return };
         let (routes, committers) = (crew.placement.coordinator_routes(), crew.placement.committers.len());

@@ -1,9 +1,12 @@
 //! Coordination without a network: sessions are told apart by number, and every request is answered at once.
 
+use std::sync::Arc;
+
 use tine_core::{
     coordination::{Claim, GroupRecord},
     failure::Failure,
     id::{Epoch, Nonce, TxId},
+    membership::Assignment,
 };
 
 use crate::coordination::{Coordination, SessionId, Write};
@@ -31,6 +34,8 @@ pub struct Stood {
     pub plans: Vec<(TxId, Vec<u8>)>,
     /// Whose reign node there is.
     pub reign: Option<Nonce>,
+    /// Who runs which tasks, as it is written; `None` while nobody has said so.
+    pub assignment: Option<Vec<u8>>,
 }
 
 impl Default for FakeCoordination {
@@ -80,6 +85,11 @@ impl FakeCoordination {
         self.0.write(session, &Write::Complete(txid))
     }
 
+    /// `Reign::assign`.
+    pub fn assign(&mut self, session: SessionId, assignment: &Assignment) -> Result<(), Failure> {
+        self.0.write(session, &Write::Assign(Arc::new(assignment.clone())))
+    }
+
     /// What the last write of a session comes to when its answer was lost.
     pub fn settle(&mut self, session: SessionId) -> Result<(), Failure> {
         self.0.settle(session)
@@ -108,6 +118,7 @@ impl FakeCoordination {
             next,
             plans: standing.plans(),
             reign,
+            assignment: standing.assignment().map(Assignment::encode),
         })
     }
 }

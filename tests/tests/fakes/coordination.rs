@@ -11,7 +11,9 @@ use proptest::prelude::*;
 use tine_core::{
     coordination::{Claim, Coordination, GroupRecord, Reign},
     failure::{Failure, FailureKind},
-    id::{Epoch, Nonce, TxId},
+    hash::Hash128,
+    id::{Epoch, Era, Nonce, TxId, WorkerId},
+    membership::{Assignment, Common},
 };
 use tine_sim::fakes::coordination::FakeCoordination;
 use tine_tests::services::{shared, unique};
@@ -51,6 +53,8 @@ enum Op {
     Forget(Who, i64),
     /// Completes up to so far beyond what is complete.
     Complete(Who, i64),
+    /// Says who runs which tasks, in an era of its own.
+    Assign(Who),
     /// The leader resigns.
     Resign,
     /// The server ends the leader's session.
@@ -80,6 +84,7 @@ fn op() -> impl Strategy<Value = Op> {
         9 => (who(), mostly(0), prop::bool::weighted(0.03)).prop_map(|(who, off, huge)| Op::Plan(who, off, huge)),
         3 => (who(), -1i64..4).prop_map(|(who, back)| Op::Forget(who, back)),
         5 => (who(), mostly(1)).prop_map(|(who, on)| Op::Complete(who, on)),
+        3 => who().prop_map(Op::Assign),
         1 => Just(Op::Resign),
         2 => Just(Op::Expire),
         1 => Just(Op::Withdraw),
@@ -158,6 +163,7 @@ impl Scene {
             Op::Plan(who, off, huge) => self.plan(who, off, huge).await,
             Op::Forget(who, back) => self.forget(who, back).await,
             Op::Complete(who, on) => self.complete(who, on).await,
+            Op::Assign(who) => self.assign(who).await,
             Op::Resign => self.resign().await,
             Op::Expire => self.expire().await,
             Op::Withdraw => self.withdraw().await,
@@ -268,6 +274,18 @@ impl Scene {
         let (session, nonce) = (held.session, held.nonce);
         let fake = self.fake.complete(session, txid);
         self.written(format_args!("{} completes {txid}", nonce.0), fake, real)
+    }
+
+    async fn assign(&mut self, who: Who) -> Result<(), String> {
+        let era = Era(self.nonce().0);
+        let Some(held) = self.held(who) else { return Ok(()) };
+        let common = Common { fingerprint: Hash128(0), lineage: 5 };
+        let (nonce, leader) = (held.nonce, WorkerId(7));
+        let assignment = Assignment { era, nonce, leader, common, shares: Vec::new(), places: Vec::new() };
+        let real = soon("an assignment", held.reign.assign(GROUP, &assignment)).await?;
+        let session = held.session;
+        let fake = self.fake.assign(session, &assignment);
+        self.written(format_args!("{} assigns {era}", nonce.0), fake, real)
     }
 
     fn written(

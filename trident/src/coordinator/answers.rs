@@ -65,6 +65,8 @@ impl Coordinator {
         self.known.remove(&txid);
         (self.failures_in_a_row, self.poison_in_a_row, self.fenced_before) = (0, 0, false);
         self.cut.committed(out.now_ms().saturating_sub(open.committing_at_ms));
+        // Each commit compares what it builds upon.
+        self.looked_at_ms = out.now_ms();
         if self.setup.mode == CommitMode::Prepared {
             out.call(Call::Complete(txid));
         }

@@ -33,8 +33,9 @@ pub(super) struct Cut {
 /// Before anything was measured: a taste, small enough to cost the database next to nothing.
 const FIRST_UNITS: u64 = 256;
 
-/// A small batch says little about the speed of a large one.
-const GROWTH: u64 = 256;
+/// A small batch says little about the speed of a large one, nor how often keys recur; the first is only to begin with.
+const GROWTH: u64 = 64;
+const FIRST_GROWTH: u64 = 256;
 
 /// What a wait may take longer than asked, and a look at the sources.
 const HOLD_SLACK_MS: f64 = 2.0;
@@ -62,7 +63,8 @@ impl Cut {
         }
         // `as` saturates.
         let wanted = (self.rate * self.batch_ms as f64).min(self.units_for_rows) as u64;
-        wanted.clamp(1, self.largest.saturating_mul(GROWTH).max(FIRST_UNITS))
+        let growth = if self.largest <= FIRST_UNITS { FIRST_GROWTH } else { GROWTH };
+        wanted.clamp(1, self.largest.saturating_mul(growth).max(FIRST_UNITS))
     }
 
     /// Whether the next batch may be more than twice as large as any before, and shall be no larger than `units_max`: then
@@ -229,9 +231,9 @@ mod tests {
         let mut cut = Cut::new(800);
         assert_eq!(cut.units(), FIRST_UNITS);
         cut.processed(256, 1, 10);
-        assert_eq!(cut.units(), 256 * GROWTH, "256 units a millisecond are not believed yet");
+        assert_eq!(cut.units(), 256 * FIRST_GROWTH, "256 units a millisecond are not believed yet");
         assert!(cut.grows(u64::MAX) && !cut.grows(500));
-        cut.processed(256 * GROWTH, GROWTH, 0);
+        cut.processed(256 * FIRST_GROWTH, FIRST_GROWTH, 0);
         assert_eq!(cut.units(), 256 * 800);
         cut.processed(256 * 800, 8000, 0);
         assert!(cut.units() < 256 * 800 && !cut.grows(u64::MAX), "slower than it seemed");

@@ -70,7 +70,7 @@ pub struct Coordinator {
     ask_at_ms: u64,
     /// Until when the next plan waits for the commit under way; a wake is on its way.
     held_until_ms: u64,
-    /// When the ledger was read last.
+    /// When the ledger was looked at last, by a raise or by a commit.
     looked_at_ms: u64,
     processed_at_ms: u64,
     lag: u64,

@@ -183,7 +183,7 @@ impl Coordinator {
         out.call(Call::Entered(txid, Phase::Planned));
     }
 
-    /// Whether nothing is under way, and the ledger was not read for long. A database that lost its last transactions would be
+    /// Whether nothing is under way, and the ledger was not looked at for long. A database that lost its last transactions would be
     /// noticed at the next one; while the sources hold nothing new there is none.
     fn may_look_back(&self, now_ms: u64) -> bool {
         let long_ago = now_ms.saturating_sub(self.looked_at_ms) >= self.setup.look_back_ms;
@@ -198,6 +198,9 @@ impl Coordinator {
             out.call(Call::Warn(format!("asking the sources: {failure}; trying again")));
         }
         self.asked_in_vain += 1;
+        if self.may_look_back(out.now_ms()) {
+            return self.raise_anew(out);
+        }
         out.call(Call::Wake { after_ms });
     }
 

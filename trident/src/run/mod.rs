@@ -69,8 +69,8 @@ const TOLD: usize = 256;
 /// More transactions under way than help anybody; what their trees report fits into the coordinator's inbox.
 const IN_FLIGHT_MAX: usize = INBOX / 2;
 
-/// How long a leader with nothing to do goes without looking at the ledger. It costs a small write, and the table of a database
-/// that has lost its last transactions stays behind for as long.
+/// How long a leader with nothing to do goes without looking at the ledger. It costs a connection and a raise, and the table of a
+/// database that has lost its last transactions stays behind for as long.
 const LOOK_BACK: Duration = Duration::from_secs(30);
 
 /// How long a worker that was asked to end waits for others to take its tasks.

@@ -74,10 +74,11 @@ impl<K: Columns, C: Combiner> TypedTable<K, C> {
     #[inline(never)]
     fn insert<Q: Key<Owned = K>>(&mut self, hash: u64, key: Q, input: C::Input) -> Result<(), Unfit> {
         check_key(&key)?;
-        let place = u32::try_from(self.rows.len()).expect("a batch has fewer than 2^32 rows");
-        self.places.insert_unique(hash, place, |at| self.hashes[*at as usize]);
-        self.hashes.push(hash);
+        // The user's function may panic: nothing names the row before it is there.
         self.rows.push((key.own(), self.combiner.lift(input)));
+        let place = u32::try_from(self.hashes.len()).expect("a batch has fewer than 2^32 rows");
+        self.hashes.push(hash);
+        self.places.insert_unique(hash, place, |at| self.hashes[*at as usize]);
         Ok(())
     }
 }
@@ -116,5 +117,49 @@ impl<K: Columns, C: Combiner> Table for TypedTable<K, C> {
         self.rows.clear();
         self.hashes.clear();
         self.places.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    /// Adds up, and panics at a 7.
+    #[derive(Clone, Debug)]
+    struct Fussy;
+
+    impl Combiner for Fussy {
+        type Input = i64;
+        type Held = i64;
+        type Value = i64;
+
+        fn lift(&self, input: i64) -> i64 {
+            assert_ne!(input, 7);
+            input
+        }
+
+        fn combine(&self, held: &mut i64, other: i64) {
+            *held += other;
+        }
+
+        fn store(&self, held: i64) -> Result<i64, String> {
+            Ok(held)
+        }
+
+        fn load(&self, stored: i64) -> Result<i64, String> {
+            Ok(stored)
+        }
+    }
+
+    #[test]
+    fn a_key_whose_first_record_makes_the_users_function_panic_is_met_for_the_first_time_by_the_next_one() {
+        let mut table = TypedTable::<i64, Fussy>::new(Fussy);
+        table.add(vec![(1i64, 3)]).unwrap();
+        assert!(catch_unwind(AssertUnwindSafe(|| table.add(vec![(2i64, 7)]))).is_err());
+        table.add(vec![(2i64, 4), (1, 1), (2, 1)]).unwrap();
+        let rows: Vec<String> = table.take().unwrap().shown();
+        assert_eq!(rows, ["1: 4", "2: 5"]);
     }
 }

@@ -40,6 +40,10 @@ impl Tree {
         format!("{}/groups/g", self.topology)
     }
 
+    fn assignment(&self) -> String {
+        format!("{}/assignment", self.topology)
+    }
+
     /// The nodes of the group as they lie there.
     pub(crate) async fn stood(&self) -> Done<Option<Stood>> {
         let group = self.group();
@@ -63,6 +67,11 @@ impl Tree {
             let (plan, _) = self.client.get_data(&format!("{group}/plans/{name}")).await.map_err(text)?;
             plans.push((TxId(name.parse().map_err(|_| format!("plan {name}"))?), plan));
         }
+        let assignment = match self.client.get_data(&self.assignment()).await {
+            Ok((content, _)) => Some(content).filter(|content| !content.is_empty()),
+            Err(Error::NoNode) => None,
+            Err(error) => return Err(error.to_string()),
+        };
         Ok(Some(Stood {
             version: stat.version.cast_unsigned(),
             epoch: Epoch(epoch),
@@ -72,12 +81,14 @@ impl Tree {
             next: TxId(next),
             plans,
             reign,
+            assignment,
         }))
     }
 
     /// Makes the group's nodes what they are elsewhere, version and all: by another leader, or from an older copy.
     pub(crate) async fn impose(&self, stood: Option<&Stood>) -> Done<()> {
         self.delete(&self.group()).await?;
+        self.delete(&self.assignment()).await?;
         let Some(stood) = stood else { return Ok(()) };
         let group = self.group();
         let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
@@ -95,11 +106,15 @@ impl Tree {
         if let Some(nonce) = stood.reign {
             multi.add_create(&format!("{group}/reign-{:016x}", nonce.0), &[], &options).map_err(text)?;
         }
+        if let Some(assignment) = &stood.assignment {
+            multi.add_create(&self.assignment(), assignment, &options).map_err(text)?;
+        }
         multi.commit().await.map_err(|error| error.to_string()).map(drop)
     }
 
-    /// Deletes everything of all groups.
+    /// Deletes everything of all groups, and the assignment.
     pub(crate) async fn wipe(&self) -> Done<()> {
+        self.delete(&self.assignment()).await?;
         self.delete(&format!("{}/groups", self.topology)).await
     }
 
