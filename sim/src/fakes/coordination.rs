@@ -6,7 +6,7 @@ use tine_core::{
     coordination::{Claim, GroupRecord},
     failure::Failure,
     id::{Epoch, Nonce, TxId},
-    membership::Assignment,
+    membership::{Assignment, Member, Sight},
 };
 
 use crate::coordination::{Coordination, SessionId, Write};
@@ -83,6 +83,21 @@ impl FakeCoordination {
     /// `Reign::complete`.
     pub fn complete(&mut self, session: SessionId, txid: TxId) -> Result<(), Failure> {
         self.0.write(session, &Write::Complete(txid))
+    }
+
+    /// `Members::register`: a session of the worker's own.
+    pub fn register(&mut self, member: &Member) -> SessionId {
+        self.0.register(0, 0, member.clone())
+    }
+
+    /// `Registration::update`.
+    pub fn update(&mut self, member: &Member) {
+        self.0.update(member);
+    }
+
+    /// `Registration::look`.
+    pub fn look(&self) -> Sight {
+        self.0.sight()
     }
 
     /// `Reign::assign`.

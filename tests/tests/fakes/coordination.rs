@@ -6,14 +6,14 @@
 //! leader's all of a sudden. Everything that the leaders are told is compared, and the nodes themselves, with versions.
 
 mod tree;
+mod workers;
 
 use proptest::prelude::*;
 use tine_core::{
     coordination::{Claim, Coordination, GroupRecord, Reign},
     failure::{Failure, FailureKind},
-    hash::Hash128,
-    id::{Epoch, Era, Nonce, TxId, WorkerId},
-    membership::{Assignment, Common},
+    id::{Epoch, Era, Nonce, TxId},
+    membership::{Assignment, Member, Share},
 };
 use tine_sim::fakes::coordination::FakeCoordination;
 use tine_tests::services::{shared, unique};
@@ -23,6 +23,7 @@ use zookeeper_client::Client;
 
 use crate::agree::{RUNTIME, Transcript, scripts, soon};
 use tree::Tree;
+use workers::Worker;
 
 const GROUP: &str = "g";
 
@@ -55,6 +56,14 @@ enum Op {
     Complete(Who, i64),
     /// Says who runs which tasks, in an era of its own.
     Assign(Who),
+    /// Another worker registers.
+    Register,
+    /// A worker says that it wants to leave, or to stay.
+    Update(usize, bool),
+    /// A worker's registration ends.
+    Unregister(usize),
+    /// A worker looks who is there, and at the assignment.
+    Sight(usize),
     /// The leader resigns.
     Resign,
     /// The server ends the leader's session.
@@ -85,6 +94,10 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (who(), -1i64..4).prop_map(|(who, back)| Op::Forget(who, back)),
         5 => (who(), mostly(1)).prop_map(|(who, on)| Op::Complete(who, on)),
         3 => who().prop_map(Op::Assign),
+        2 => Just(Op::Register),
+        2 => (0usize..4, any::<bool>()).prop_map(|(which, leaves)| Op::Update(which, leaves)),
+        1 => (0usize..4).prop_map(Op::Unregister),
+        3 => (0usize..4).prop_map(Op::Sight),
         1 => Just(Op::Resign),
         2 => Just(Op::Expire),
         1 => Just(Op::Withdraw),
@@ -135,6 +148,7 @@ struct Scene {
     standby: Option<Standby>,
     /// The last first.
     former: Vec<Held>,
+    workers: Vec<Worker>,
     nonces: u64,
     transcript: Transcript,
 }
@@ -150,6 +164,7 @@ impl Scene {
             leader: None,
             standby: None,
             former: Vec::new(),
+            workers: Vec::new(),
             nonces: 0,
             transcript: Transcript::default(),
         }
@@ -164,6 +179,10 @@ impl Scene {
             Op::Forget(who, back) => self.forget(who, back).await,
             Op::Complete(who, on) => self.complete(who, on).await,
             Op::Assign(who) => self.assign(who).await,
+            Op::Register => self.register().await,
+            Op::Update(which, leaves) => self.update(which, leaves).await,
+            Op::Unregister(which) => self.unregister(which).await,
+            Op::Sight(which) => self.sight(which).await,
             Op::Resign => self.resign().await,
             Op::Expire => self.expire().await,
             Op::Withdraw => self.withdraw().await,
@@ -279,9 +298,9 @@ impl Scene {
     async fn assign(&mut self, who: Who) -> Result<(), String> {
         let era = Era(self.nonce().0);
         let Some(held) = self.held(who) else { return Ok(()) };
-        let common = Common { fingerprint: Hash128(0), lineage: 5 };
-        let (nonce, leader) = (held.nonce, WorkerId(7));
-        let assignment = Assignment { era, nonce, leader, common, shares: Vec::new(), places: Vec::new() };
+        let (nonce, Member { peer, common, capacity, .. }) = (held.nonce, workers::member(7));
+        let (leader, shares) = (peer.id, vec![Share { peer, capacity }]);
+        let assignment = Assignment { era, nonce, leader, common, shares, places: Vec::new() };
         let real = soon("an assignment", held.reign.assign(GROUP, &assignment)).await?;
         let session = held.session;
         let fake = self.fake.assign(session, &assignment);
