@@ -464,12 +464,12 @@ impl Membership {
                 };
                 let lost = made.shares.iter().find(|share| gone(share)).map(|share| share.peer.clone());
                 match (lost, stage) {
-                    (Some(lost), Stage::Running | Stage::Draining) => {
+                    (Some(lost), _) => {
                         let what = format!("{} at {} is gone", lost.id, lost.address);
-                        effects.push(Effect::Disband(Failure::transient(what)));
+                        self.disband(&Failure::transient(what), effects);
                         true
                     }
-                    (Some(_), _) | (None, Stage::Gathering) => true,
+                    (None, Stage::Gathering) => true,
                     (None, Stage::Running) => {
                         reign.stage = Stage::Draining;
                         effects.push(Effect::Drain);
@@ -479,9 +479,7 @@ impl Membership {
                 }
             }
         };
-        if !due {
-            return;
-        }
+        let Some(reign) = self.reign.as_mut().filter(|_| due) else { return };
         reign.count += 1;
         let (nonce, common) = (reign.nonce, self.common);
         let running = self.running.as_ref().map(|running| &running.assignment);

@@ -1,7 +1,8 @@
 //! Drives the membership of a process, as the production driver does (`trident/src/run/workers.rs`): it registers, follows the
 //! assignments, starts and stops its tasks; while it leads, the same machine assigns, and its coordinator outlives its tasks.
 //!
-//! [`presence`](super::presence) is how it is seen and sees, [`lines`](super::lines) are the links between workers, [`members`](super::members) says how they come and go.
+//! [`presence`](super::presence) is how it is seen and sees, [`lines`](super::lines) are the links between workers,
+//! [`members`](super::members) says how they come and go.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     coordination::{SessionId, Write},
-    invariants::{invariant_a_break_is_told, invariant_owners_are_ready},
+    invariants::{invariant_a_break_is_told, invariant_owners_are_let_go_first, invariant_owners_are_ready},
 };
 
 /// Pause before something that coordination has not done is tried again.
@@ -46,6 +47,8 @@ pub(crate) struct Worker {
     pub(crate) lines: Lines,
     /// Whether its coordinator goes on with owners that it was told of.
     relies: bool,
+    /// Whether that has said since that nothing is under way.
+    drained: bool,
     /// The reign whose owners its coordinator knows of.
     pub(crate) owned: Option<Nonce>,
     /// When its coordinator hears what it was told last: what is told later comes after it.
@@ -85,6 +88,7 @@ impl Worker {
             reigning: None,
             lines: Lines::new(),
             relies: false,
+            drained: false,
             owned: None,
             told_us: 0,
             leaving: false,
@@ -119,7 +123,10 @@ impl Engine<'_> {
         let mut events = VecDeque::from([told]);
         while let Some(event) = events.pop_front() {
             match &event {
-                Told::Ready(worker, era) => drop(self.register.ready.insert((node, *worker, *era))),
+                Told::Ready(worker, era) => {
+                    self.register.ready.insert((node, *worker, *era));
+                }
+                Told::Drained => self.nodes[node].worker.drained = true,
                 Told::Broke(peer, _) => self.register.ready.retain(|(by, worker, _)| (*by, *worker) != (node, *peer)),
                 _ => {}
             }
@@ -135,7 +142,9 @@ impl Engine<'_> {
                         }
                     }
                     Effect::Write(made) => {
-                        self.nodes[node].worker.relies = false;
+                        let worker = &mut self.nodes[node].worker;
+                        let let_go = !std::mem::take(&mut worker.relies) || worker.drained;
+                        self.check(invariant_owners_are_let_go_first(made.era, let_go));
                         self.errand(node, Errand::Write { write: Write::Assign(made.into()), plan: None });
                     }
                     Effect::Drain => self.tell(node, Reply::Drain, None),
@@ -207,7 +216,8 @@ impl Engine<'_> {
         self.trace.say(self.now_us, || {
             format!("processes {members:?} share the work of process {node}'s {}", assignment.era)
         });
-        self.nodes[node].worker.relies = true;
+        let worker = &mut self.nodes[node].worker;
+        (worker.relies, worker.drained) = (true, false);
         self.tell(node, Reply::Owners { nonce: assignment.nonce, committers }, Some(rewire));
     }
 

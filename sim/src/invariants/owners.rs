@@ -70,3 +70,14 @@ pub(crate) fn invariant_a_break_is_told(peer: WorkerId, told: bool) -> Held {
         }
     }
 }
+
+/// Before a leader assigns anew its coordinator was told that it cannot rely on its owners, or has said that nothing is under way.
+pub(crate) fn invariant_owners_are_let_go_first(era: Era, let_go: bool) -> Held {
+    match let_go {
+        true => Ok(()),
+        false => {
+            let what = format!("{era} is assigned, and the coordinator relies on the owners before it");
+            Err(Broken::new("invariant_owners_are_let_go_first", what))
+        }
+    }
+}

@@ -3,8 +3,8 @@
 //! One tokio task each for the coordinator, every emitter, stage task and committer, as core tasks; a thread for each
 //! emitter's reader, for each stage task's work and for the leader's look at the sources, because clients may block and
 //! folding is long. [`leader`] performs the coordinator's calls, [`reading`] the emitters', [`staging`] the stage tasks',
-//! [`committing`] the committers'. [`placement`](crate::placement) says which tasks there are, [`crew`] starts those of this process; with
-//! [`Options::listen`] it is one of several, which [`workers`] and [`ear`] see to.
+//! [`committing`] the committers'. [`placement`](crate::placement) says which tasks there are, [`crew`] starts those of this
+//! process; with [`Options::listen`] it is one of several, which [`workers`] and [`ear`] see to.
 
 mod committing;
 mod crew;
