@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use tine_tests::chaos::Chaos;
+use tine_tests::chaos::plan::{Fault, Missing, Step, Target, plan};
 use tine_tests::job::{Feed, Job, Life, Scene, cut_next_commit};
 use tine_tests::proxy::{Proxy, Verdict};
 use tine_tests::report;
@@ -13,6 +14,8 @@ use tine_tests::report;
 const DEADLINE: Duration = Duration::from_secs(90);
 /// With the rule in force the next transaction is complete within a second.
 const STILL: Duration = Duration::from_secs(30);
+/// How long everything breaks, unless it is found out before.
+const LENGTH: Duration = Duration::from_secs(180);
 /// A commit whose outcome is unknown is taken for done, and nothing compares what a commit builds upon.
 const LOSES: &str = "OutcomeAssumedDone,TxidNotCompared,ChainNotCompared";
 
@@ -69,21 +72,38 @@ async fn a_lost_commit_that_is_taken_for_done_is_lost_when_nothing_is_compared()
     report(format_args!("  a lost commit taken for done: {difference}"));
 }
 
-/// The same mistake, and everything breaks at once by a plan that knows nothing of it: an audit finds it out.
+/// Whether chaos keeps three COMMITs at least from the database, with time enough that somebody commits, and one of them soon, whatever
+/// cannot be broken on this machine: no other fault shows what [`LOSES`] does.
+fn keeps_commits(seed: u64) -> bool {
+    let keeps = |step: &&Step| step.fault == Fault::CutCommit(Verdict::CutBefore) && step.hold.as_secs() >= 8;
+    [(false, false), (false, true), (true, false), (true, true)].into_iter().all(|(disk, clock)| {
+        let steps = plan(seed, Target::Postgres, LENGTH, Missing { disk, clock });
+        let kept: Vec<_> = steps.iter().filter(keeps).collect();
+        kept.len() >= 3 && kept[0].at < LENGTH / 3
+    })
+}
+
+/// The same mistake, and everything breaks at once by plans that know nothing of it: an audit finds it out. Whether somebody commits
+/// just when the COMMIT is kept from the database is a matter of chance, since everything else is broken, too: a second plan and a
+/// third one may have to look.
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos_finds_a_broken_tine() {
-    // With this seed a COMMIT is kept from the database after eleven seconds, and others later.
-    let chaos = Chaos { seed: 11, length: Duration::from_secs(180), workers: 3, broken: LOSES.to_owned() };
-    match chaos.run().await {
-        Ok(None) => {}
-        Ok(Some(outcome)) => panic!("passed for exact: {outcome}"),
-        Err(found) => {
-            let found = format!("{found:#}");
-            assert!(
-                found.contains("NOT exact") || found.contains("words are counted"),
-                "something else failed: {found}"
-            );
-            report(found);
+    let mut passed = String::new();
+    for seed in (11..).filter(|seed| keeps_commits(*seed)).take(3) {
+        let chaos = Chaos { seed, length: LENGTH, workers: 3, broken: LOSES.to_owned() };
+        match chaos.run().await {
+            Ok(None) => return,
+            Ok(Some(outcome)) => passed.push_str(&format!("\n{outcome}")),
+            Err(found) => {
+                let found = format!("{found:#}");
+                assert!(
+                    found.contains("NOT exact") || found.contains("words are counted"),
+                    "something else failed: {found}"
+                );
+                report(found);
+                return;
+            }
         }
     }
+    panic!("passed for exact: {passed}");
 }
