@@ -37,6 +37,20 @@ impl<E> Agenda<E> {
         self.events[slot as usize].take().map(|event| (at_us, event))
     }
 
+    /// Keeps the events of which `keep` says so, by their time.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u64, &E) -> bool) {
+        let Agenda { keys, events, free, .. } = self;
+        keys.retain(|Reverse((at_us, _, slot))| {
+            let event = &mut events[*slot as usize];
+            let stays = event.as_ref().is_some_and(|event| keep(*at_us, event));
+            if !stays {
+                *event = None;
+                free.push(*slot);
+            }
+            stays
+        });
+    }
+
     /// When the next event comes.
     pub(crate) fn next_at(&self) -> Option<u64> {
         self.keys.peek().map(|Reverse((at_us, ..))| *at_us)
@@ -60,5 +74,19 @@ mod tests {
         }
         let order: String = std::iter::from_fn(|| agenda.next()).map(|(_, name)| name).collect();
         assert_eq!(order, "abcd");
+    }
+
+    #[test]
+    fn what_is_not_kept_does_not_come_and_its_slot_is_used_again() {
+        let mut agenda = Agenda::new();
+        for (at, name) in [(5, 'c'), (1, 'a'), (5, 'd'), (3, 'b')] {
+            agenda.put(at, name);
+        }
+        agenda.retain(|at, name| at < 5 || *name == 'd');
+        agenda.put(4, 'e');
+        assert_eq!(agenda.next_at(), Some(1));
+        let order: String = std::iter::from_fn(|| agenda.next()).map(|(_, name)| name).collect();
+        assert_eq!(order, "abed");
+        assert_eq!(agenda.events.len(), 4);
     }
 }

@@ -95,6 +95,34 @@ fn a_partition_between_two_workers_is_told_to_the_leader() {
 }
 
 #[test]
+fn of_what_is_on_its_way_when_a_line_breaks_all_comes_or_the_first_part_or_nothing() {
+    let simulation = common::simulation(Mode::Cluster(2));
+    let mut seen = [false; 3];
+    for seed in 1..400 {
+        let cut = Fault::at(60 + seed % 200, Kind::Cut(End::Node(0), End::Node(1))).lasting(20);
+        let report = simulation.replay(u64::from(seed), &FaultPlan::from([cut]));
+        assert!(report.broken.is_none(), "{report}");
+        for (lost, sent) in report.timeline.iter().filter_map(|line| stranded(line)) {
+            seen[if lost == 0 {
+                0
+            } else if lost < sent {
+                1
+            } else {
+                2
+            }] = true;
+        }
+    }
+    assert_eq!(seen, [true; 3]);
+}
+
+/// How many packets were lost with a line, and how many were on their way.
+fn stranded(line: &str) -> Option<(usize, usize)> {
+    let (lost, sent) =
+        line.split_once("on its way").and_then(|(_, told)| told.split_once(", "))?.1.split_once(" of ")?;
+    Some((lost.parse().ok()?, sent.split_once(' ')?.0.parse().ok()?))
+}
+
+#[test]
 fn a_registration_that_is_taken_away_moves_shards_and_not_the_leadership() {
     for at_ms in 100..120 {
         let report = replayed(3, Fault::at(at_ms, Kind::Reassign));

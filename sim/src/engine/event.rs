@@ -180,6 +180,17 @@ pub(crate) enum Errand {
     Write { write: Write, plan: Option<(TxId, Attempt)> },
 }
 
+impl Packet {
+    /// The trees that it belongs to.
+    pub(crate) fn roots(&self) -> Vec<Root> {
+        match self {
+            Packet::Tuple(_, tuple) => tuple.anchors.iter().map(|anchor| anchor.root).collect(),
+            Packet::Report(AckerEvent::Ack { root, .. } | AckerEvent::Fail { root, .. }) => vec![*root],
+            Packet::Report(_) | Packet::Ready => Vec::new(),
+        }
+    }
+}
+
 impl Event {
     /// For the trace's hash.
     pub(crate) fn tag(&self) -> u64 {

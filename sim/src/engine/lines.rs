@@ -1,16 +1,17 @@
 //! Lines between workers, as the production transport keeps them: one for each direction, opened by its sender, ordered.
 //!
 //! A line breaks when an end dies, leaves the other out, sleeps for long, or is cut off from the other; both ends hear of that, each in its own
-//! time. What is sent into a broken line before its end has heard is lost, and its trees fail when it hears. Packets that were on their way
-//! arrive.
+//! time. What is sent into a broken line before its end has heard is lost. Of what was on its way all may arrive, late or not, or the first
+//! part, or nothing; who sent it never hears which, so the trees of everything that the peer has not taken fail when the sender hears of the break.
 
 use std::collections::BTreeMap;
 
-use tine_core::{acker::AckerEvent, failure::Failure, id::WorkerId, membership, tuple::Root};
+use tine_core::{failure::Failure, id::WorkerId, membership, tuple::Root};
 
 use super::{
     Engine,
     event::{Event, Inbound, Packet},
+    network::WAY_US,
     workers::node_of,
 };
 
@@ -32,7 +33,7 @@ pub(crate) struct Line {
     sound: bool,
     /// How often it has stood.
     number: u32,
-    /// The trees of what was sent and is lost.
+    /// The trees of what was sent and the peer has not taken.
     lost: Vec<Root>,
 }
 
@@ -43,6 +44,7 @@ impl Engine<'_> {
         let gone: Vec<WorkerId> = lines.filter(|peer| !peers.contains(peer)).copied().collect();
         for peer in gone {
             self.nodes[node].worker.lines.remove(&peer);
+            self.strand(me, peer);
             let after_us = self.way_us(node, node_of(peer));
             self.break_line(peer, me, after_us);
         }
@@ -96,12 +98,41 @@ impl Engine<'_> {
         if !self.nodes[node].up || self.nodes[node].worker.id != Some(owner) {
             return;
         }
-        if let Some(line) = self.nodes[node].worker.lines.get_mut(&peer)
-            && line.sound
-        {
-            line.sound = false;
+        if self.nodes[node].worker.lines.get(&peer).is_some_and(|line| line.sound) {
+            let stranded = self.strand(owner, peer);
+            if let Some(line) = self.nodes[node].worker.lines.get_mut(&peer) {
+                line.sound = false;
+                line.lost.extend(stranded);
+            }
             self.tell_broken(node, peer, after_us);
         }
+    }
+
+    /// Of what is on its way from a worker to another one, nothing comes from some moment on. The trees of all of it.
+    fn strand(&mut self, from: WorkerId, to: WorkerId) -> Vec<Root> {
+        let draws = &mut self.draws.breaks;
+        let until_us = if draws.chance(50) { u64::MAX } else { self.now_us + draws.between(0, WAY_US.1) };
+        let there = node_of(to);
+        let (mut roots, mut sent, mut lost) = (Vec::new(), 0, 0);
+        self.agenda.retain(|at_us, event| match event {
+            Event::Node { node, what: Inbound::Packet(sender, _, packet), .. } if (*node, *sender) == (there, from) => {
+                let comes = at_us <= until_us;
+                roots.extend(packet.roots());
+                sent += 1;
+                lost += usize::from(!comes);
+                comes
+            }
+            _ => true,
+        });
+        if sent > 0 {
+            self.trace.say(self.now_us, || {
+                format!(
+                    "of what is on its way from process {} to process {there}, {lost} of {sent} are lost",
+                    node_of(from)
+                )
+            });
+        }
+        roots
     }
 
     fn tell_broken(&mut self, node: usize, peer: WorkerId, after_us: u64) {
@@ -175,11 +206,7 @@ impl Engine<'_> {
         let cut = self.is_cut(from, there);
         let Some(line) = self.nodes[from].worker.lines.get_mut(&to).filter(|line| line.stands) else { return false };
         if cut || !line.sound {
-            match packet {
-                Packet::Tuple(_, tuple) => line.lost.extend(tuple.anchors.iter().map(|anchor| anchor.root)),
-                Packet::Report(AckerEvent::Ack { root, .. } | AckerEvent::Fail { root, .. }) => line.lost.push(root),
-                _ => {}
-            }
+            line.lost.extend(packet.roots());
             return true;
         }
         self.carry(from, there, (me, era, packet));

@@ -106,6 +106,7 @@ struct Channels {
     sql: Draws,
     election: Draws,
     plans: Draws,
+    breaks: Draws,
 }
 
 /// An epoch for the batch clock: virtual time counts from here.
@@ -129,6 +130,7 @@ impl<'a> Engine<'a> {
             sql: Draws::new(seed, 3),
             election: Draws::new(seed, 4),
             plans: Draws::new(seed, 5),
+            breaks: Draws::new(seed, 6),
         };
         let nodes: Vec<Node> = (0..settings.nodes())
             .map(|_| Node::new(0, draws.lives.bits(), &built, &settings, Worker::new(common)))
