@@ -11,7 +11,7 @@ use tine_trident::{
     committer::CommitBolt,
     emitter::{Emitter, ReadCall},
     message::{Batches, Note},
-    pipeline::{Built, Exchange, Pipeline},
+    pipeline::{Built, BuiltSource, Exchange, Pipeline},
     placement::Placement,
     source::Reader,
     stage_bolt::StageBolt,
@@ -33,21 +33,35 @@ pub(crate) struct Crew {
     pub(crate) placement: Placement,
     /// In use where the leader is.
     pub(crate) acker: Acker<Note>,
-    pub(crate) emitter: BoltTask<Batches, Emitter>,
-    /// One stage task of each level.
-    pub(crate) stages: Vec<BoltTask<Batches, StageBolt>>,
-    pub(crate) exchanges: Vec<Box<dyn Exchange>>,
+    /// The emitters that run here.
+    pub(crate) emitters: Vec<EmitterTask>,
+    /// The stage tasks of all levels that run here.
+    pub(crate) stages: Vec<StageTask>,
     /// There are no more committers than shards of a state.
     pub(crate) committer: Option<BoltTask<Batches, CommitBolt>>,
-    pub(crate) reading: Reading,
     place: usize,
 }
 
-/// Which task of a process a tuple is for.
+/// An emitter and its thread.
+pub(crate) struct EmitterTask {
+    id: TaskId,
+    pub(crate) bolt: BoltTask<Batches, Emitter>,
+    pub(crate) reading: Reading,
+}
+
+/// A stage task and its thread.
+pub(crate) struct StageTask {
+    id: TaskId,
+    pub(crate) bolt: BoltTask<Batches, StageBolt>,
+    pub(crate) exchanges: Vec<Box<dyn Exchange>>,
+}
+
+/// Which task of a process something is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    Emitter,
-    /// Of this level.
+    /// The how-manyth that runs here.
+    Emitter(usize),
+    /// The how-manyth that runs here.
     Stage(usize),
     Committer,
 }
@@ -61,12 +75,20 @@ pub(crate) struct Under {
     pub(crate) place: usize,
 }
 
-/// The emitter's thread.
+/// An emitter's thread.
 pub(crate) struct Reading {
     pub(crate) queue: VecDeque<ReadCall>,
     pub(crate) busy: bool,
     pub(crate) newest: Attempt,
     pub(crate) sides: Vec<Side>,
+}
+
+impl Reading {
+    fn new(built: &Built) -> Reading {
+        let side = |source: &BuiltSource| Side { reader: None, pipeline: (source.pipeline)() };
+        let sides = built.sources.iter().map(side).collect();
+        Reading { queue: VecDeque::new(), busy: false, newest: Attempt::NONE, sides }
+    }
 }
 
 /// One source as the emitter's thread sees it.
@@ -79,27 +101,38 @@ impl Crew {
     /// Tasks at their start. `seed` differs for every crew.
     pub(crate) fn new(id: CrewId, seed: u64, built: &Built, under: Under) -> Crew {
         let Under { era, leader, peers, placement, place } = under;
-        let emitter = Emitter::new(place, placement.emitters.len(), placement.outlet(0));
-        let stage = |(level, tasks): (usize, &Vec<TaskId>)| {
+        let here = |tasks: &[TaskId]| {
+            let mine = tasks.iter().enumerate().filter(|(_, task)| !placement.is_remote(**task));
+            mine.map(|(nth, task)| (nth, *task)).collect::<Vec<_>>()
+        };
+        let seed_of = |task: TaskId| seed ^ u64::from(task.0);
+        let emitter = |(nth, id): (usize, TaskId)| {
+            let bolt = Emitter::new(nth, placement.emitters.len(), placement.outlet(0));
+            let bolt = BoltTask::new(id, placement.routes(0), seed_of(id), bolt);
+            EmitterTask { id, bolt, reading: Reading::new(built) }
+        };
+        let stage = |level: usize, id: TaskId| {
             let bolt = StageBolt::new(placement.senders(level), placement.outlet(level + 1));
-            BoltTask::new(tasks[place], placement.routes(level + 1), seed ^ (3 + level as u64), bolt)
+            let bolt = BoltTask::new(id, placement.routes(level + 1), seed_of(id), bolt);
+            StageTask { id, bolt, exchanges: built.exchanges.iter().map(|exchange| (exchange.exchange)()).collect() }
         };
         let committer = |task: &TaskId| {
             let bolt = CommitBolt::new(placement.shards_of(place), placement.all_senders());
-            BoltTask::new(*task, Vec::new(), seed ^ 2, bolt)
+            BoltTask::new(*task, Vec::new(), seed_of(*task), bolt)
         };
-        let sides = built.sources.iter().map(|source| Side { reader: None, pipeline: (source.pipeline)() }).collect();
+        let levels = placement.stages.iter().enumerate();
         Crew {
             id,
             era,
             me: peers[place],
             leader,
             acker: Acker::default(),
-            emitter: BoltTask::new(placement.emitters[place], placement.routes(0), seed ^ 1, emitter),
-            stages: placement.stages.iter().enumerate().map(stage).collect(),
-            exchanges: built.exchanges.iter().map(|exchange| (exchange.exchange)()).collect(),
+            emitters: here(&placement.emitters).into_iter().map(emitter).collect(),
+            stages: levels
+                .flat_map(|(level, tasks)| here(tasks).into_iter().map(move |(_, id)| (level, id)))
+                .map(|(level, id)| stage(level, id))
+                .collect(),
             committer: placement.committers.get(place).map(committer),
-            reading: Reading { queue: VecDeque::new(), busy: false, newest: Attempt::NONE, sides },
             peers,
             placement,
             place,
@@ -118,12 +151,11 @@ impl Crew {
 
     /// Which of its tasks this is; `None` when it runs elsewhere.
     pub(crate) fn part(&self, task: TaskId) -> Option<Part> {
-        let Placement { emitters, stages, committers, .. } = &self.placement;
-        let mine = |tasks: &Vec<TaskId>| tasks.get(self.place) == Some(&task);
-        match (mine(emitters), mine(committers)) {
-            (true, _) => Some(Part::Emitter),
-            (_, true) => Some(Part::Committer),
-            _ => stages.iter().position(mine).map(Part::Stage),
+        if self.placement.committers.get(self.place) == Some(&task) {
+            return Some(Part::Committer);
         }
+        let emitter = self.emitters.iter().position(|emitter| emitter.id == task);
+        let stage = || self.stages.iter().position(|stage| stage.id == task);
+        emitter.map(Part::Emitter).or_else(|| stage().map(Part::Stage))
     }
 }

@@ -106,9 +106,9 @@ pub(crate) enum Inbound {
     Ended(Root, TreeEnd<Note>),
     /// A quarter of the message timeout has passed.
     AckerTick,
-    /// A read is done: the records are read and the operators run at this moment.
-    Read(CrewId, ReadCall),
-    /// The stages of a level are done with a batch.
+    /// An emitter's read is done: the records are read and the operators run at this moment.
+    Read(CrewId, usize, ReadCall),
+    /// A stage task is done with a batch.
     Staged(CrewId, usize, StageReply),
     /// A fold is done.
     Folded(CrewId, CommitterReply),
@@ -202,7 +202,7 @@ impl Event {
                     Inbound::Packet(_, _, Packet::Report(_)) => 3,
                     Inbound::Ended(..) => 4,
                     Inbound::AckerTick => 5,
-                    Inbound::Read(..) => 6,
+                    Inbound::Read(_, emitter, _) => 6 + (*emitter as u64) * 32,
                     Inbound::Folded(..) => 7,
                     Inbound::Sql { lane, sent, .. } => 8 + (*lane as u64) * 32 + sent * 128,
                     Inbound::Opened { .. } => 9,
@@ -212,7 +212,7 @@ impl Event {
                     Inbound::Campaign(_) => 13,
                     Inbound::Bounds { .. } => 14,
                     Inbound::Woke => 15,
-                    Inbound::Staged(_, level, _) => 17 + (*level as u64) * 32,
+                    Inbound::Staged(_, stage, _) => 17 + (*stage as u64) * 32,
                     Inbound::Member(_) => 18,
                     Inbound::Saw(session, _) => 19 + ((*session as u64) << 8),
                     Inbound::Reigns => 20,

@@ -331,6 +331,7 @@ impl Engine<'_> {
         let worker = Worker::new(self.common());
         self.nodes[node] = Node::new(life, seed, &self.built, &self.settings, worker);
         self.nodes[node].silent_since_us = silent_since_us;
+        self.look_at_silence(node);
         self.start(node);
     }
 

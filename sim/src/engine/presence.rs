@@ -10,7 +10,7 @@ use tine_core::{
 use super::{
     Engine,
     event::{Event, Inbound},
-    workers::{CAPACITY, PAUSE_US, name},
+    workers::{PAUSE_US, name},
 };
 use crate::coordination::SessionId;
 
@@ -31,7 +31,7 @@ impl Engine<'_> {
 
     fn member_of(&self, node: usize, id: WorkerId) -> Member {
         let peer = Peer { id, address: format!("process-{node}:7100"), token: Token(id.0.into()) };
-        Member { peer, common: self.common(), capacity: CAPACITY, intent: Intent::Stay, rival: None }
+        Member { peer, common: self.common(), capacity: self.capacity(node), intent: Intent::Stay, rival: None }
     }
 
     /// A worker's wish to be registered arrives at coordination; when it does not, or its answer does not, it is tried again.

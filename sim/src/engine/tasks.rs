@@ -10,11 +10,11 @@ use tine_core::{
     tuple::{Root, Tuple},
 };
 use tine_trident::{
-    committer::{CommitterCall, CommitterReply},
+    committer::CommitterReply,
     coordinator::event::{Call, Reply},
-    emitter::{EmitterReply, ReadCall, ReadReply},
+    emitter::{EmitterReply, ReadReply},
     message::{Batches, Message, Note},
-    stage_bolt::{StageCall, StageReply},
+    stage_bolt::StageReply,
 };
 
 use super::{
@@ -61,10 +61,10 @@ impl Engine<'_> {
                 self.later(node, self.settings.message_timeout_ms * 250, Inbound::AckerTick);
             }
             // Work for tasks that are gone comes to nothing.
-            Inbound::Read(crew, _) | Inbound::Staged(crew, ..) | Inbound::Folded(crew, _)
+            Inbound::Read(crew, ..) | Inbound::Staged(crew, ..) | Inbound::Folded(crew, _)
                 if self.nodes[node].crew.as_ref().is_none_or(|now| now.id != crew) => {}
-            Inbound::Read(_, call) => self.read(node, &call),
-            Inbound::Staged(_, level, reply) => self.stage_reply(node, level, reply),
+            Inbound::Read(_, nth, call) => self.read(node, nth, &call),
+            Inbound::Staged(_, nth, reply) => self.stage_reply(node, nth, reply),
             Inbound::Folded(_, reply) => self.committer_reply(node, reply),
             Inbound::Sql { lane, sent, answer, drop } => self.on_answer(node, lane, sent, answer, drop),
             Inbound::Opened { nonce, session } => self.on_opened(node, nonce, session),
@@ -108,19 +108,21 @@ impl Engine<'_> {
         let now_ms = self.now_ms();
         let Some(crew) = &mut self.nodes[node].crew else { return };
         match crew.part(to) {
-            Some(Part::Emitter) => {
-                let before = crew.emitter.bolt().attempt();
-                let effects = crew.emitter.tuple(now_ms, tuple);
-                let after = crew.emitter.bolt().attempt();
+            Some(Part::Emitter(nth)) => {
+                let emitter = &mut crew.emitters[nth].bolt;
+                let before = emitter.bolt().attempt();
+                let effects = emitter.tuple(now_ms, tuple);
+                let after = emitter.bolt().attempt();
                 self.check(invariant_attempts_only_rise(before, after));
-                self.emitter_effects(node, effects);
+                self.effects(node, effects, |engine, call| engine.queue_read(node, nth, call));
             }
-            Some(Part::Stage(level)) => {
-                let before = crew.stages[level].bolt().attempt();
-                let effects = crew.stages[level].tuple(now_ms, tuple);
-                let after = crew.stages[level].bolt().attempt();
+            Some(Part::Stage(nth)) => {
+                let stage = &mut crew.stages[nth].bolt;
+                let before = stage.bolt().attempt();
+                let effects = stage.tuple(now_ms, tuple);
+                let after = stage.bolt().attempt();
                 self.check(invariant_attempts_only_rise(before, after));
-                self.stage_effects(node, level, effects);
+                self.effects(node, effects, |engine, call| engine.run_stages(node, nth, call));
             }
             Some(Part::Committer) => {
                 let Some(committer) = &mut crew.committer else { return };
@@ -128,7 +130,7 @@ impl Engine<'_> {
                 let effects = committer.tuple(now_ms, tuple);
                 let after = committer.bolt().attempt();
                 self.check(invariant_attempts_only_rise(before, after));
-                self.committer_effects(node, effects);
+                self.effects(node, effects, |engine, call| engine.perform_committer(node, call));
             }
             None => {}
         }
@@ -168,25 +170,25 @@ impl Engine<'_> {
         self.coordinator_effects(node, effects);
     }
 
-    pub(crate) fn emitter_reply(&mut self, node: usize, reply: ReadReply) {
+    pub(crate) fn emitter_reply(&mut self, node: usize, nth: usize, reply: ReadReply) {
         let now_ms = self.now_ms();
         let Some(crew) = &mut self.nodes[node].crew else { return };
-        let effects = crew.emitter.reply(now_ms, EmitterReply::Read(reply));
-        self.emitter_effects(node, effects);
+        let effects = crew.emitters[nth].bolt.reply(now_ms, EmitterReply::Read(reply));
+        self.effects(node, effects, |engine, call| engine.queue_read(node, nth, call));
     }
 
-    fn stage_reply(&mut self, node: usize, level: usize, reply: StageReply) {
+    fn stage_reply(&mut self, node: usize, nth: usize, reply: StageReply) {
         let now_ms = self.now_ms();
         let Some(crew) = &mut self.nodes[node].crew else { return };
-        let effects = crew.stages[level].reply(now_ms, reply);
-        self.stage_effects(node, level, effects);
+        let effects = crew.stages[nth].bolt.reply(now_ms, reply);
+        self.effects(node, effects, |engine, call| engine.run_stages(node, nth, call));
     }
 
     pub(crate) fn committer_reply(&mut self, node: usize, reply: CommitterReply) {
         let now_ms = self.now_ms();
         let Some(committer) = self.nodes[node].crew.as_mut().and_then(|crew| crew.committer.as_mut()) else { return };
         let effects = committer.reply(now_ms, reply);
-        self.committer_effects(node, effects);
+        self.effects(node, effects, |engine, call| engine.perform_committer(node, call));
     }
 
     fn coordinator_effects(&mut self, node: usize, effects: Vec<Effect<Batches, Call>>) {
@@ -218,32 +220,13 @@ impl Engine<'_> {
         }
     }
 
-    fn emitter_effects(&mut self, node: usize, effects: Vec<Effect<Batches, ReadCall>>) {
+    /// Routes what a task sends and reports, and performs what it calls for.
+    fn effects<C>(&mut self, node: usize, effects: Vec<Effect<Batches, C>>, perform: impl Fn(&mut Self, C)) {
         for effect in effects {
             match effect {
                 Effect::Send { to, tuple } => self.route(node, to, tuple),
                 Effect::Acker(report) => self.send_report(node, report),
-                Effect::Call(call) => self.queue_read(node, call),
-            }
-        }
-    }
-
-    fn stage_effects(&mut self, node: usize, level: usize, effects: Vec<Effect<Batches, StageCall>>) {
-        for effect in effects {
-            match effect {
-                Effect::Send { to, tuple } => self.route(node, to, tuple),
-                Effect::Acker(report) => self.send_report(node, report),
-                Effect::Call(call) => self.run_stages(node, level, call),
-            }
-        }
-    }
-
-    fn committer_effects(&mut self, node: usize, effects: Vec<Effect<Batches, CommitterCall>>) {
-        for effect in effects {
-            match effect {
-                Effect::Send { to, tuple } => self.route(node, to, tuple),
-                Effect::Acker(report) => self.send_report(node, report),
-                Effect::Call(call) => self.perform_committer(node, call),
+                Effect::Call(call) => perform(self, call),
             }
         }
     }

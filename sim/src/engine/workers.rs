@@ -28,13 +28,11 @@ use super::{
 use crate::{
     coordination::{SessionId, Write},
     invariants::{invariant_a_break_is_told, invariant_owners_are_let_go_first, invariant_owners_are_ready},
+    random::Draws,
 };
 
 /// Pause before something that coordination has not done is tried again.
 pub(crate) const PAUSE_US: u64 = 20_000;
-
-/// What each worker takes: one task of each sort.
-pub(crate) const CAPACITY: Capacity = Capacity { readers: 1, stages: 1 };
 
 /// A process's part in the membership.
 pub(crate) struct Worker {
@@ -243,6 +241,12 @@ impl Engine<'_> {
         self.follow(node, me, &peers);
     }
 
+    /// How many emitters and stage tasks of a level a process runs, in all its lives: one or two of each.
+    pub(crate) fn capacity(&self, node: usize) -> Capacity {
+        let drawn = Draws::new(self.seed, 0x60 + node as u64).below(4);
+        Capacity { readers: 1 + (drawn & 1) as u16, stages: 1 + (drawn >> 1) as u16 }
+    }
+
     fn begin_work(&mut self, node: usize, under: Under) {
         self.register.crews += 1;
         let id = self.register.crews;
@@ -276,7 +280,7 @@ impl Engine<'_> {
     /// Everything in one process.
     pub(crate) fn work_alone(&mut self, node: usize) {
         let me = name(node, 0);
-        let placement = Placement::new(&self.built, &[CAPACITY], 0);
+        let placement = Placement::new(&self.built, &[self.capacity(node)], 0);
         let routes = placement.coordinator_routes();
         self.begin_work(node, Under { era: Era::default(), leader: me, peers: vec![me], placement, place: 0 });
         let process = &mut self.nodes[node];

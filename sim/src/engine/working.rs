@@ -17,32 +17,32 @@ use super::{
 };
 
 impl Engine<'_> {
-    /// Queues a read; one after the other.
-    pub(crate) fn queue_read(&mut self, node: usize, call: ReadCall) {
+    /// Queues an emitter's read; one after the other.
+    pub(crate) fn queue_read(&mut self, node: usize, nth: usize, call: ReadCall) {
         let Some(crew) = &mut self.nodes[node].crew else { return };
-        let reading = &mut crew.reading;
+        let reading = &mut crew.emitters[nth].reading;
         reading.newest = call.attempt;
         reading.queue.push_back(call);
-        self.next_read(node);
+        self.next_read(node, nth);
     }
 
-    fn next_read(&mut self, node: usize) {
+    fn next_read(&mut self, node: usize, nth: usize) {
         let Some(crew) = &mut self.nodes[node].crew else { return };
-        let (id, reading) = (crew.id, &mut crew.reading);
+        let (id, reading) = (crew.id, &mut crew.emitters[nth].reading);
         if reading.busy {
             return;
         }
         let Some(call) = reading.queue.pop_front() else { return };
         reading.busy = true;
         let after_us = self.draws.delays.between(200, 2_500) * self.slowness(node);
-        self.later(node, after_us, Inbound::Read(id, call));
+        self.later(node, after_us, Inbound::Read(id, nth, call));
     }
 
     /// Reads and runs the operators: all at this moment, at the end of the time that it takes.
-    pub(crate) fn read(&mut self, node: usize, call: &ReadCall) {
+    pub(crate) fn read(&mut self, node: usize, nth: usize, call: &ReadCall) {
         let built = self.built.clone();
         let Some(crew) = &mut self.nodes[node].crew else { return };
-        let reading = &mut crew.reading;
+        let reading = &mut crew.emitters[nth].reading;
         reading.busy = false;
         let cut_short = reading.newest != call.attempt;
         let result = match cut_short {
@@ -53,15 +53,15 @@ impl Engine<'_> {
         if let Some(fault) = self.trips.sprung() {
             self.took_effect(fault);
         }
-        self.emitter_reply(node, ReadReply { attempt: call.attempt, txid: call.txid, result });
-        self.next_read(node);
+        self.emitter_reply(node, nth, ReadReply { attempt: call.attempt, txid: call.txid, result });
+        self.next_read(node, nth);
     }
 
-    /// Runs the stages of a level, at this moment; the answer comes after the time that it takes.
-    pub(crate) fn run_stages(&mut self, node: usize, level: usize, call: StageCall) {
+    /// Runs what a stage task is for, at this moment; the answer comes after the time that it takes.
+    pub(crate) fn run_stages(&mut self, node: usize, nth: usize, call: StageCall) {
         let StageCall { attempt, txid, parts } = call;
         let Some(crew) = &mut self.nodes[node].crew else { return };
-        let (id, exchanges) = (crew.id, &mut crew.exchanges);
+        let (id, exchanges) = (crew.id, &mut crew.stages[nth].exchanges);
         let mut run = |(index, parts): (ExchangeIndex, _)| exchanges[usize::from(index.0)].run(parts, &|| Ok(()));
         let result = parts
             .into_iter()
@@ -74,7 +74,7 @@ impl Engine<'_> {
         // One run in sixteen takes so long that an attempt may end meanwhile.
         let longest_us = if self.draws.delays.below(16) == 0 { 60_000 } else { 600 };
         let after_us = self.draws.delays.between(20, longest_us) * self.slowness(node);
-        self.later(node, after_us, Inbound::Staged(id, level, StageReply::Ran { attempt, txid, result }));
+        self.later(node, after_us, Inbound::Staged(id, nth, StageReply::Ran { attempt, txid, result }));
     }
 
     pub(crate) fn perform_committer(&mut self, node: usize, call: CommitterCall) {

@@ -1,7 +1,7 @@
 //! Where each broken rule shows.
 
 use tine_core::mutant::Mutant;
-use tine_sim::{End, FaultPlan, Kind, Mode, Report, Simulation};
+use tine_sim::{End, Fault, FaultPlan, Kind, Mode, Point, Report, Simulation};
 
 use super::{Scenario, Way, coins, topologies};
 use crate::{
@@ -143,11 +143,17 @@ fn dead_letters() -> Way {
     Way::Schedules(among("dead letters", topologies::dead_letters(CLUSTER), &KINDS, 420))
 }
 
-/// Stages that work on a transaction which is planned anew meanwhile, by the same leader: another one has other tasks.
+/// Stages work slowly on a transaction that is planned anew meanwhile, because the database has lost what it builds upon. By the same leader:
+/// another one has other tasks.
 fn stages() -> Way {
-    const KINDS: [Kind; 6] =
-        [Kind::LoseTail(1), Kind::LoseTail(2), Kind::LoseTail(4), Kind::LoseTail(6), Kind::Slow(0), Kind::Slow(1)];
-    Way::Schedules(among("stages, planned anew", topologies::stages(CLUSTER), &KINDS, 420))
+    let plan = |seed: u64| {
+        let (txid, after_ms) = (2 + (seed % 9) as u16, (seed / 9 % 64) as u16);
+        let slow = |node: u8| Fault::at(0, Kind::Slow(node)).lasting(600);
+        let lost = Fault { at_ms: after_ms, ..Fault::when(Point::Emitting(txid), Kind::LoseTail(6)) };
+        FaultPlan::from([slow(0), slow(1), lost])
+    };
+    let simulation = topologies::stages(CLUSTER);
+    Way::Schedules(Scenario { name: "stages, planned anew", simulation, plan: Box::new(plan), wrong: broke })
 }
 
 /// A later stage sees the rows of a batch in the same order every time.
