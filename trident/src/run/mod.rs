@@ -10,26 +10,19 @@ mod committing;
 mod crew;
 mod ear;
 mod leader;
+mod options;
+mod outcome;
 mod reading;
+mod shutdown;
 mod staging;
 mod watch;
 mod workers;
 
-use std::{
-    fmt,
-    pin::pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use rand::Rng;
 use tine_core::{
-    coordination::Coordination,
     failure::{Failure, FailureKind},
-    id::TxId,
     membership::{Common, record::Capacity},
     runtime::{INBOX, Inbound, Links, run_acker_clock, run_spout},
     task::SpoutTask,
@@ -41,12 +34,18 @@ use tokio::{
     time::Instant,
 };
 
-pub use self::watch::{Meter, Rate};
 use self::{
     crew::Crew,
     ear::{Ear, Presence},
     leader::{Leading, With},
+    outcome::Course,
     workers::{Workers, coordinate, relieved},
+};
+pub use self::{
+    options::Options,
+    outcome::{RunError, Summary},
+    shutdown::Shutdown,
+    watch::{Meter, Rate},
 };
 pub use crate::coordinator::event::{Phase, Progress};
 use crate::{
@@ -58,8 +57,9 @@ use crate::{
     pipeline::Built,
     placement::{COORDINATOR, Placement},
     source::Horizon,
-    topology::{BuildError, Topology},
+    topology::Topology,
 };
+
 pub use tine_core::transport::{Listen, Tls};
 use tine_state::procedure;
 
@@ -75,171 +75,6 @@ const LOOK_BACK: Duration = Duration::from_secs(30);
 
 /// How long a worker that was asked to end waits for others to take its tasks.
 const RELIEVED_WITHIN: Duration = Duration::from_secs(10);
-
-/// How to run a topology. Each setting has a default that suits most.
-#[derive(Clone)]
-pub struct Options {
-    /// Where leadership is decided; without it by the database's exclusive lock.
-    pub coordination: Option<Arc<dyn Coordination>>,
-    /// Where this process listens for others: with it, all copies that are started with the same coordination share the
-    /// work, each with this many emitters and stage tasks and a part of the shards. Without it no port is opened; a copy
-    /// stands by until it leads, and then runs everything itself. Needs `coordination`, and the feature `cluster`.
-    pub listen: Option<Listen>,
-    /// Whether the run ends when everything that the sources hold at its start is committed.
-    pub until_end: bool,
-    /// How many transactions are under way at once (default 3, at most 32): one is committed while the next ones are processed.
-    pub in_flight_max: usize,
-    /// The dial between latency and throughput: how long a batch of a backlog takes (default 800 ms), so about how far
-    /// apart commits are while one is worked off: larger batches have fewer distinct rows per record. Without a backlog
-    /// batches are cut at once and records are committed within milliseconds, whatever this says.
-    pub commit_interval: Duration,
-    /// The most positions of the sources that one transaction takes: records for Kafka, bytes for files (default: no
-    /// limit but time and memory).
-    pub batch_units_max: u64,
-    /// How long to wait before asking an idle source again (default 3 ms): half of it is what a single record waits on
-    /// average, and each look costs the source a question.
-    pub poll: Duration,
-    /// How many emitters read the sources (default: as many as cores).
-    pub emitters: usize,
-    /// How many tasks share the work of each level of stages after a repartition (default: half the cores).
-    pub stage_tasks: usize,
-    /// How long to try to reach database and sources at the start (default 30 s).
-    pub start_timeout: Duration,
-    /// How long a tuple tree may stay without any report before its attempt is given up (default 120 s).
-    pub message_timeout: Duration,
-    /// Called after each transaction.
-    pub on_progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
-    /// Called when a transaction enters a phase; the same goes to `tracing` (target `tine::phase`, level debug).
-    pub on_phase: Option<Arc<dyn Fn(TxId, Phase) + Send + Sync>>,
-    /// For tests: an acker that never tells anyone that a tree is complete. Nothing can commit then.
-    pub mute_acker: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Options {
-            coordination: None,
-            listen: None,
-            until_end: false,
-            in_flight_max: 3,
-            commit_interval: Duration::from_millis(800),
-            batch_units_max: u64::MAX,
-            poll: Duration::from_millis(3),
-            emitters: cores,
-            stage_tasks: (cores / 2).max(1),
-            start_timeout: Duration::from_secs(30),
-            message_timeout: Duration::from_secs(120),
-            on_progress: None,
-            on_phase: None,
-            mute_acker: false,
-        }
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("coordination", &self.coordination.as_ref().map(|coordination| coordination.describe()))
-            .field("until_end", &self.until_end)
-            .field("in_flight_max", &self.in_flight_max)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Ends runs from outside: finish what is under way, commit it, return.
-#[derive(Clone, Debug)]
-pub struct Shutdown(tokio::sync::watch::Sender<bool>);
-
-impl Default for Shutdown {
-    fn default() -> Self {
-        Shutdown(tokio::sync::watch::Sender::new(false))
-    }
-}
-
-impl Shutdown {
-    /// A handle that nobody has used yet.
-    pub fn new() -> Shutdown {
-        Shutdown::default()
-    }
-
-    /// Asks the run to end. Transactions under way are committed; nothing new is begun.
-    pub fn stop(&self) {
-        self.0.send_replace(true);
-    }
-
-    /// Whether the run was asked to end.
-    pub fn is_stopped(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    /// A handle that stops at the first SIGINT or SIGTERM; a second one ends the process at once, which is safe too.
-    ///
-    /// # Errors
-    /// When the signal handlers cannot be installed.
-    pub fn on_signals() -> std::io::Result<Shutdown> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let shutdown = Shutdown::new();
-        let handle = shutdown.clone();
-        tokio::spawn(async move {
-            for again in [false, true] {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-                if again {
-                    std::process::exit(130);
-                }
-                handle.stop();
-            }
-        });
-        Ok(shutdown)
-    }
-
-    async fn asked(&self) {
-        // Waiting fails only when the sender is gone, and this handle is one.
-        let _ = self.0.subscribe().wait_for(|asked| *asked).await;
-    }
-}
-
-/// What a finished run did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// The last transaction committed by this process; `TxId::NONE` if it committed none.
-    pub last: TxId,
-    /// How many transactions it committed.
-    pub transactions: u64,
-    /// Records in them.
-    pub records: u64,
-    /// Records left out by policy.
-    pub skipped: u64,
-    /// Records that became dead letters.
-    pub dead_letters: u64,
-}
-
-/// Why a run ended other than asked.
-#[derive(thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// The topology is wrong: the error names the operator and the fix.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// The topology did not start, and nothing was begun: the failure names the address, table, topic, file or setting, and
-    /// what to do.
-    #[error("cannot start: {0}")]
-    Start(Failure),
-    /// The group halted after it had begun. Everything committed stays exact; the failure says what is wrong and what to do.
-    #[error("halted: {0}")]
-    Halted(Failure),
-}
-
-/// As people read it: a `main` that returns an error prints its `Debug`.
-impl fmt::Debug for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 impl Topology {
     /// Runs this topology with the default [`Options`], until it halts; see [`run`].
@@ -443,40 +278,4 @@ async fn supervise(
     };
     tasks.shutdown().await;
     result
-}
-
-/// What is known of a run while it runs.
-#[derive(Debug, Default)]
-struct Course {
-    summary: Mutex<Summary>,
-    begun: AtomicBool,
-}
-
-impl Course {
-    /// The sources have answered, or this worker has tasks: from here on a run can halt, and before it could not start.
-    fn begins(&self) {
-        self.begun.store(true, Ordering::Relaxed);
-    }
-
-    fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::Relaxed)
-    }
-
-    fn progress(&self, progress: Progress) {
-        self.summary.lock().unwrap_or_else(PoisonError::into_inner).add(progress);
-    }
-
-    fn summary(&self) -> Summary {
-        *self.summary.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Summary {
-    fn add(&mut self, progress: Progress) {
-        self.last = progress.txid;
-        self.transactions += 1;
-        self.records += progress.counts.records;
-        self.skipped += progress.counts.skipped;
-        self.dead_letters += progress.counts.dead_letters;
-    }
 }
