@@ -1,10 +1,12 @@
 //! Drives this process's part: registers, follows assignments, starts and stops tasks, passes on what the topology is told.
 //!
-//! Everything is decided by [`Membership`] and [`Ending`]; here it is done: who this worker is in `mod`, what runs here in
-//! [`moving`], what workers say to one another in [`words`]. Links and couriers have the threads of a small runtime; nothing here
-//! waits for a task.
+//! Everything is decided by [`Membership`] and [`Ending`]; here it is done: who this worker is in [`registering`], what runs here
+//! in [`moving`], what workers say to one another in [`words`], how this one goes in [`leaving`]. Links and couriers have the
+//! threads of a small runtime; nothing here waits for a task.
 
+mod leaving;
 mod moving;
+mod registering;
 mod words;
 
 use std::{
@@ -27,7 +29,7 @@ use super::{
     ear::{Ear, Told},
     ending::Ending,
     house::House,
-    leadership::{self, GROUP, Reigning},
+    leadership::{GROUP, Reigning},
     part::Part,
     shape,
 };
@@ -35,16 +37,12 @@ use crate::{
     engine::{
         self, RunError,
         crews::Crews,
-        shared::{Halted, Phase, Shared},
+        shared::{Phase, Shared},
         task::said,
     },
-    failure::{Failure, FailureKind},
+    failure::Failure,
     id::WorkerId,
-    membership::{
-        Assignment, Common, Effect, Event, Intent, Member, Membership, Registration,
-        presence::{self, Registered},
-        record::Capacity,
-    },
+    membership::{Assignment, Common, Effect, Event, Membership, Registration, presence::Registered},
     topology::{build::Layout, node::Arena},
     transport::{self, Identity, Peer},
 };
@@ -60,12 +58,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a word to a peer may wait for its link.
 const SAY_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long whoever has told everybody of the end waits for the others to go: what it said must get there.
-const FAREWELL: Duration = Duration::from_secs(3);
-
-/// How long it stays when all others have gone.
-const GRACE: Duration = Duration::from_millis(500);
 
 /// Words that wait for the driver: many times what comes while it talks to coordination.
 const TOLD_MAX: usize = 1024;
@@ -238,63 +230,16 @@ impl Driver {
         }
     }
 
-    // ----- registration and leadership -----
-
-    /// Begins to register, under a new name.
-    fn register(&mut self) {
-        let address = self.house.transport().map_or(String::new(), |transport| transport.address().to_owned());
-        let (coordination, topology) = (Arc::clone(&self.cluster.coordination), Arc::clone(&self.shared().topology));
-        let (common, capacity) = (self.common, Capacity { readers: 1, stages: 1 });
-        self.registering = Some(tokio::spawn(async move {
-            presence::register(&*coordination, &topology, &address, common, capacity).await
-        }));
-    }
-
-    /// Begins to try to lead.
-    fn campaign(&mut self) {
-        let (reign, reigning) = watch::channel(None);
-        let (coordination, topology) = (Arc::clone(&self.cluster.coordination), self.shared().topology.to_string());
-        self.campaigning = Some(tokio::spawn(leadership::campaign(coordination, topology, reign)));
-        self.reigning = reigning;
-    }
-
-    async fn registered(&mut self, registered: Result<Registered, Failure>) {
-        let (member, registration) = match registered {
-            Ok(registered) => registered,
-            Err(failure) => return self.shared().refuse(failure),
-        };
-        // Under another name, whatever ran here until now belongs to nobody.
-        if self.me.replace(member.peer.clone()).is_some() {
-            self.step(Event::Expired).await;
+    async fn tick(&mut self) {
+        if self.leaving.is_some_and(|until| Instant::now() >= until) {
+            return self.shared().enter(Phase::Stopped);
         }
-        if let Some(transport) = self.house.transport() {
-            transport.follow(&member.peer, &[]);
+        if self.update_at.is_some_and(|at| Instant::now() >= at)
+            && let Some(me) = self.machine.me().cloned()
+        {
+            self.update(me).await;
         }
-        self.registration = Some(Arc::clone(&registration));
-        self.looking = Some(tokio::spawn(presence::watch(registration, self.part.ear())));
-        if self.leaving.is_some() {
-            self.update(member.clone()).await;
-        }
-        self.step(Event::Registered(member)).await;
-        self.reigns().await;
-    }
-
-    /// The registration is gone, or may be. As long as nobody knows, the data flow goes on: whoever cannot reach coordination
-    /// learns of nothing better to do.
-    async fn unregistered(&mut self, failure: Failure) {
-        tracing::warn!(target: "tine::core", "no worker any more, as far as coordination goes: {failure}; registering again");
-        self.registration = None;
-        self.looking.take().inspect(JoinHandle::abort);
-        if failure.kind == FailureKind::Fenced {
-            self.me = None;
-            self.step(Event::Expired).await;
-        }
-        self.register();
-    }
-
-    async fn reigns(&mut self) {
-        let nonce = self.reigning.borrow_and_update().as_ref().map(|(nonce, _)| *nonce);
-        self.step(nonce.map_or(Event::Deposed, Event::Led)).await;
+        self.ask().await;
     }
 
     // ----- what the membership says -----
@@ -328,104 +273,6 @@ impl Driver {
     fn is_me(&self, worker: WorkerId) -> bool {
         self.me.as_ref().is_some_and(|me| me.id == worker)
     }
-
-    // ----- the end -----
-
-    async fn tick(&mut self) {
-        if self.leaving.is_some_and(|until| Instant::now() >= until) {
-            return self.shared().enter(Phase::Stopped);
-        }
-        if self.update_at.is_some_and(|at| Instant::now() >= at)
-            && let Some(me) = self.machine.me().cloned()
-        {
-            self.update(me).await;
-        }
-        self.ask().await;
-    }
-
-    /// Says something else of this worker in coordination.
-    async fn update(&mut self, member: Member) {
-        let intent = if self.leaving.is_some() { Intent::Leave } else { Intent::Stay };
-        let said = self.say_of_me(Member { intent, ..member }).await;
-        self.update_at = (!said).then(|| Instant::now() + PAUSE);
-    }
-
-    /// Whether it was said.
-    async fn say_of_me(&self, member: Member) -> bool {
-        let Some(registration) = self.registration.clone() else { return false };
-        presence::tell(&*registration, &member).await
-    }
-
-    /// Wants to end, while the topology goes on elsewhere; the last worker works off what there is.
-    async fn leave(&mut self) {
-        if self.running.is_none() {
-            return self.shared().enter(Phase::Stopped);
-        }
-        if !self.others().any(stays) {
-            return self.command(Order::Drain).await;
-        }
-        self.leaving.get_or_insert_with(|| Instant::now() + self.house.layout.shared.settings.drain_timeout);
-        if let Some(me) = self.machine.me().cloned() {
-            self.update(me).await;
-        }
-        // Somebody else leads, and makes an assignment without this worker.
-        self.campaigning.take().inspect(JoinHandle::abort);
-        self.reigning = watch::channel(None).1;
-        self.step(Event::Deposed).await;
-    }
-
-    /// The other workers, the oldest first. Those of another program are none.
-    fn others(&self) -> impl Iterator<Item = &Member> {
-        self.machine.workers().filter(|member| !self.is_me(member.peer.id))
-    }
-
-    fn is_in_company(&self) -> bool {
-        self.others().next().is_some()
-    }
-
-    /// Who is there, and does one of them end the topology? When all want to leave, nobody would take their tasks: the oldest
-    /// stays, and is the last.
-    async fn look_around(&mut self) {
-        for Member { peer, intent, .. } in self.others() {
-            if let Intent::End { drained, error } = intent {
-                tracing::info!(target: "tine::core", "{} at {} ends the topology", peer.id, peer.address);
-                return match error {
-                    Some(error) => self.shared().refuse(Failure::fatal(error.clone())),
-                    None => self.shared().end(*drained),
-                };
-            }
-        }
-        self.was_met |= self.is_in_company();
-        let oldest = self.machine.workers().next().is_some_and(|member| self.is_me(member.peer.id));
-        if oldest && !self.others().any(stays) && self.leaving.take().is_some() {
-            tracing::info!(target: "tine::core", "all workers want to leave: this one works off what is under way");
-            if let Some(me) = self.machine.me().cloned() {
-                self.update(me).await;
-            }
-            self.campaign();
-            self.command(Order::Drain).await;
-        }
-    }
-
-    /// Tells the others why, if it was an error of a component; and lets them close their links before the port closes.
-    async fn farewell(&mut self, heard: &mut mpsc::Receiver<Told>) {
-        if let Some(Halted::Component(error)) = self.shared().halted() {
-            let what = format!(
-                "{} of {:?} at {} ended the topology: {}",
-                error.task, error.component, error.worker, error.failure
-            );
-            self.end(false, Some(Failure::fatal(what))).await;
-        }
-        if self.told_the_end && self.was_met {
-            // Until then it stays a member: whoever saw it go before hearing of the end would begin again without it.
-            let _ = tokio::time::timeout(FAREWELL, heard_by_all(heard, self.peers(), self.is_in_company())).await;
-        }
-        if let Some(looking) = self.looking.take() {
-            looking.abort();
-            let _ = looking.await;
-        }
-        self.registration = None;
-    }
 }
 
 impl Drop for Driver {
@@ -434,10 +281,6 @@ impl Drop for Driver {
         self.registering.take().inspect(JoinHandle::abort);
         self.campaigning.take().inspect(JoinHandle::abort);
     }
-}
-
-fn stays(member: &Member) -> bool {
-    member.intent == Intent::Stay
 }
 
 /// Waits for a task of the runtime, if there is one.
@@ -457,19 +300,5 @@ async fn lost(registration: Option<Arc<dyn Registration>>) -> Failure {
     match registration {
         Some(registration) => registration.lost().await,
         None => pending().await,
-    }
-}
-
-/// Waits until the links with all these peers have broken and nobody else is seen; and a little longer, because one whose session
-/// has just ended is about to register again.
-async fn heard_by_all(heard: &mut mpsc::Receiver<Told>, mut peers: Vec<WorkerId>, mut others: bool) {
-    loop {
-        let wait = if peers.is_empty() && !others { GRACE } else { FAREWELL };
-        match tokio::time::timeout(wait, heard.recv()).await {
-            Ok(Some(Told::Event(Event::Broke(peer, _)))) => peers.retain(|known| *known != peer),
-            Ok(Some(Told::Event(Event::Seen(sight)))) => others = sight.members.len() > 1 + sight.past.len(),
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => return,
-        }
     }
 }
