@@ -37,18 +37,26 @@ impl<E> Agenda<E> {
         self.events[slot as usize].take().map(|event| (at_us, event))
     }
 
-    /// Keeps the events of which `keep` says so, by their time.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u64, &E) -> bool) {
-        let Agenda { keys, events, free, .. } = self;
-        keys.retain(|Reverse((at_us, _, slot))| {
-            let event = &mut events[*slot as usize];
-            let stays = event.as_ref().is_some_and(|event| keep(*at_us, event));
+    /// Keeps the events of which `keep` says so, asked in the order in which they would come.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&E) -> bool) {
+        let mut keys = std::mem::take(&mut self.keys).into_sorted_vec();
+        // Sorted by `Reverse`: the last comes first.
+        keys.reverse();
+        keys.retain(|Reverse((.., slot))| {
+            let event = &mut self.events[*slot as usize];
+            let stays = event.as_ref().is_some_and(&mut keep);
             if !stays {
                 *event = None;
-                free.push(*slot);
+                self.free.push(*slot);
             }
             stays
         });
+        self.keys = keys.into();
+    }
+
+    /// Shows all events, in any order.
+    pub(crate) fn visit(&self, look: impl FnMut(&E)) {
+        self.events.iter().flatten().for_each(look);
     }
 
     /// When the next event comes.
@@ -82,9 +90,12 @@ mod tests {
         for (at, name) in [(5, 'c'), (1, 'a'), (5, 'd'), (3, 'b')] {
             agenda.put(at, name);
         }
-        agenda.retain(|at, name| at < 5 || *name == 'd');
+        agenda.retain(|name| *name != 'c');
         agenda.put(4, 'e');
-        assert_eq!(agenda.next_at(), Some(1));
+        let mut seen = Vec::new();
+        agenda.visit(|name| seen.push(*name));
+        seen.sort_unstable();
+        assert_eq!((agenda.next_at(), seen), (Some(1), vec!['a', 'b', 'd', 'e']));
         let order: String = std::iter::from_fn(|| agenda.next()).map(|(_, name)| name).collect();
         assert_eq!(order, "abed");
         assert_eq!(agenda.events.len(), 4);

@@ -69,7 +69,7 @@ impl Simulation {
         let report = self.run(seed, plan);
         match report.broken {
             None => Ok(report),
-            Some(_) => Err(TestCaseError::fail(self.replay(seed, plan).to_string())),
+            Some(_) => Err(TestCaseError::fail(self.retold(&report).to_string())),
         }
     }
 }
@@ -117,6 +117,9 @@ impl<S: Strategy<Value = FaultPlan>> Faulty<S> {
         let Faulty { simulation, faults, regressions } = self;
         let mut check =
             Check { simulation: simulation.expect(oracle), file: regressions.file(source), coverage: Mutex::default() };
+        if check.simulation.cases == 0 {
+            panic!("no case would be run, by .cases(0): ask for one at least");
+        }
         let outcome = match env::var(REPLAY) {
             Ok(line) => check.replay(&line),
             Err(_) => check.run(source, faults),
@@ -152,7 +155,7 @@ impl Check {
         self.count(&report);
         match report.broken {
             None => Ok(()),
-            Some(_) => Err(report.to_string()),
+            Some(_) => Err(in_words(report)),
         }
     }
 
@@ -170,8 +173,9 @@ impl Check {
             let report = self.simulation.run(seed, &plan);
             self.count(&report);
             if report.broken.is_some() {
-                let report = self.simulation.replay(seed, &plan);
-                return Err(format!("{report}\nthis case is kept in {}", file.display()));
+                let case = report.case();
+                let words = in_words(self.simulation.shrink(&report));
+                return Err(format!("{words}\nthe case is kept, as '{case}', in {}", file.display()));
             }
         }
         Ok(())
@@ -210,11 +214,20 @@ impl Check {
 
     fn fail(&self, failed: &Report) -> String {
         let report = self.simulation.shrink(failed);
-        let Some(file) = &self.file else { return report.to_string() };
-        let test = thread::current().name().unwrap_or("a test").to_owned();
-        match regressions::keep(file, &report, &test) {
-            Ok(()) => format!("{report}\nkept in {}: it runs first from now on", file.display()),
-            Err(error) => format!("{report}\nnot kept in {}: {error}", file.display()),
+        let Some(file) = &self.file else { return in_words(report) };
+        match regressions::keep(file, &report, &this_test()) {
+            Ok(()) => format!("{}\nkept in {}: it runs first from now on", in_words(report), file.display()),
+            Err(error) => format!("{}\nnot kept in {}: {error}", in_words(report), file.display()),
         }
     }
+}
+
+/// The test that runs here; the harness names its threads by them.
+fn this_test() -> String {
+    thread::current().name().unwrap_or("TEST").to_owned()
+}
+
+/// A run that this test can be asked for again.
+fn in_words(report: Report) -> String {
+    Report { test: Some(this_test()), ..report }.to_string()
 }

@@ -32,7 +32,7 @@ pub(crate) struct Took {
 }
 
 /// One run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Report {
     /// Its seed.
     pub seed: u64,
@@ -56,6 +56,8 @@ pub struct Report {
     pub broken: Option<Broken>,
     /// Whether somebody drove it by hand.
     pub by_hand: bool,
+    /// The test whose check it is a case of, which can be asked for this run.
+    pub(crate) test: Option<String>,
     pub(crate) took: Vec<Option<Took>>,
     pub(crate) states: Vec<String>,
     pub(crate) tables: Vec<BTreeMap<Cells, Cells>>,
@@ -76,6 +78,7 @@ impl Report {
             timeline: Vec::new(),
             broken: Some(broken),
             by_hand: false,
+            test: None,
             took: Vec::new(),
             states: Vec::new(),
             tables: Vec::new(),
@@ -119,7 +122,7 @@ impl Report {
         values
     }
 
-    /// One line that replays the run.
+    /// One line before `cargo test` that lets a [check](crate::check::Faulty::check) do this run and no other.
     pub fn replay_line(&self) -> String {
         format!("{REPLAY}='{}'", self.case())
     }
@@ -154,8 +157,11 @@ impl fmt::Display for Report {
             None => writeln!(f, "nothing broke: {} transactions, {} attempts", self.txids, self.attempts)?,
             Some(broken) => writeln!(f, "{} does not hold: {}", broken.invariant, broken.what)?,
         }
-        writeln!(f, "seed {}, trace {:016x}, faults:", self.seed, self.trace_hash)?;
-        write!(f, "{:#}", self.plan)?;
+        write!(f, "seed {}, trace {:016x}, ", self.seed, self.trace_hash)?;
+        match self.plan.faults.is_empty() && !self.by_hand {
+            true => writeln!(f, "no faults: look at the topology, and at what is expected of it")?,
+            false => write!(f, "faults:\n{:#}", self.plan)?,
+        }
         let hidden = self.told_from();
         if hidden > 0 {
             writeln!(f, "timeline ({hidden} lines before):")?;
@@ -165,9 +171,10 @@ impl fmt::Display for Report {
         for line in self.timeline.iter().skip(hidden) {
             writeln!(f, "{line}")?;
         }
-        match self.by_hand {
-            false => write!(f, "replay: {} cargo test -- --exact <this test>", self.replay_line()),
-            true => write!(f, "replay: it was driven by hand, and happens again when the test is run again"),
+        match (self.by_hand, &self.test) {
+            (true, _) => write!(f, "replay: it was driven by hand, and happens again when the test is run again"),
+            (false, Some(test)) => write!(f, "replay: {} cargo test -- --exact {test}", self.replay_line()),
+            (false, None) => write!(f, "replay: .replay_line({:?}) of this simulation", self.case()),
         }
     }
 }

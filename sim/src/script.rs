@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use crate::{
     engine::Engine,
     faults::{Fault, Kind, Point},
+    invariants::Broken,
     report::Report,
     simulate::Simulation,
     sql::table::{Cell, Cells},
 };
+
+/// How many lines of a timeline are shown.
+const SHOWN: usize = 60;
 
 /// How much virtual time a moment may take to come.
 const PATIENCE_MS: u64 = 60_000;
@@ -57,15 +61,33 @@ impl Script {
     pub fn until(&mut self, point: Point) -> u8 {
         match self.reaches(point) {
             Some(node) => node,
-            None => panic!("it never came that {point}:\n{}", self.engine.told().join("\n")),
+            None => panic!("{}", self.why_not(point)),
         }
     }
 
-    /// Drives to a moment, if it comes within a minute of virtual time.
+    /// Drives to a moment, if it comes within a minute of virtual time. One that has come already may come again: a transaction
+    /// that is tried again is emitted again.
     pub fn reaches(&mut self, point: Point) -> Option<u8> {
         let node = self.engine.run_to(point, self.now_ms() + PATIENCE_MS)?;
         self.who = Some(node);
         u8::try_from(node).ok()
+    }
+
+    fn why_not(&self, point: Point) -> String {
+        let why = match (self.engine.broken(), self.engine.passed(point)) {
+            (Some(Broken { invariant, what }), _) => format!("{invariant} does not hold before {point}: {what}"),
+            (_, Some(ms)) => {
+                format!("it came at {ms} ms that {point}, and not again within a minute; drive to it earlier")
+            }
+            _ => format!(
+                "it never came that {point}, within a minute; {} transactions are committed. What the sources hold comes in \
+                 steps, and `settings.held` of them with `finish`",
+                self.committed()
+            ),
+        };
+        let told = self.engine.told();
+        let hidden = told.len().saturating_sub(SHOWN);
+        format!("{why}\ntimeline ({hidden} lines before):\n{}", told[hidden..].join("\n"))
     }
 
     /// Something goes wrong now, and stays so until [`end`](Script::end) or [`heal`](Script::heal).

@@ -64,6 +64,16 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whether there is such a world.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match (self.mode, self.partitions, self.steps) {
+            (Mode::Cluster(workers @ (0 | 17..)), ..) => Err(format!("Mode::Cluster({workers}): from 1 to 16 workers")),
+            (_, 0, _) => Err("settings.partitions is 0: a source has one at least".to_owned()),
+            (.., 0) => Err("settings.steps is 0: a source grows in one at least".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
     /// How many processes there are.
     pub fn nodes(&self) -> usize {
         match self.mode {

@@ -18,7 +18,7 @@ use crate::{
     check::Faulty,
     engine::Engine,
     faults::FaultPlan,
-    invariants::{Broken, Checker},
+    invariants::{Broken, Checker, asked, said},
     oracle::{Expected, Oracle, unknown_state},
     regressions::{Regressions, parse_case},
     report::{Coverage, Report},
@@ -166,11 +166,7 @@ impl Simulation {
         };
         match catch_unwind(AssertUnwindSafe(|| engine.run())) {
             Ok(report) => self.judged(report),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without words");
-                Report::without_a_run(seed, plan, Broken::new("an assertion of the machines", text))
-            }
+            Err(panic) => Report::without_a_run(seed, plan, Broken::new("an assertion of the machines", said(&*panic))),
         }
     }
 
@@ -181,6 +177,7 @@ impl Simulation {
         plan: Cow<'a, FaultPlan>,
         settings: Cow<'a, Settings>,
     ) -> Result<Engine<'a>, Broken> {
+        settings.check().map_err(|what| Broken::new("the world can be built", what))?;
         let world = World::new(seed, &settings);
         let mut built = (self.build)(&world).map_err(|error| Broken::new("the topology can be built", error))?;
         built.group.lineage = u128::from(seed) + 1;
@@ -216,7 +213,7 @@ impl Simulation {
                 Expected::End(check) => Some((oracle.name, check)),
                 _ => None,
             });
-            let found = ends.map(|(name, check)| check(&report).map_err(|what| Broken::new(name, what)));
+            let found = ends.map(|(name, check)| asked(name, || check(&report)));
             report.broken = found.filter_map(Result::err).next();
         }
         report
@@ -289,15 +286,35 @@ impl Simulation {
 
     /// The same for whatever is wrong with a run.
     pub fn shrink_while(&self, failed: &Report, wrong: impl Fn(&Report) -> bool) -> Report {
-        let mut plan = failed.plan.clone();
+        let mut last = Cow::Borrowed(failed);
         'simpler: loop {
-            for candidate in plan.simpler() {
-                if wrong(&self.run(failed.seed, &candidate)) {
-                    plan = candidate;
+            for candidate in last.plan.simpler() {
+                let report = self.run(failed.seed, &candidate);
+                if wrong(&report) {
+                    last = Cow::Owned(report);
                     continue 'simpler;
                 }
             }
-            return self.replay(failed.seed, &plan);
+            return self.retold(&last);
         }
+    }
+
+    /// The same run again, with a timeline. When it is another one, what broke first is said all the same.
+    pub(crate) fn retold(&self, failed: &Report) -> Report {
+        let mut again = self.replay(failed.seed, &failed.plan);
+        if again.broken == failed.broken {
+            return again;
+        }
+        let now =
+            again.broken.map_or("nothing broke".to_owned(), |broken| format!("{} does not hold", broken.invariant));
+        again.broken = failed.broken.clone().map(|broken| Broken {
+            what: format!(
+                "{}\nand when the same seed and faults were run again, {now}: functions of the topology do not make the same of the same, \
+                 and .expect(deterministic()) names them",
+                broken.what
+            ),
+            ..broken
+        });
+        again
     }
 }

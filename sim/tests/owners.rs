@@ -115,10 +115,28 @@ fn of_what_is_on_its_way_when_a_line_breaks_all_comes_or_the_first_part_or_nothi
     assert_eq!(seen, [true; 3]);
 }
 
+/// Between two workers of which neither leads, nobody but the sender can say that a tree is lost.
+#[test]
+fn trees_whose_packets_a_line_took_along_fail_and_do_not_wait_for_their_timeout() {
+    let simulation = common::stages(Mode::Cluster(3));
+    let (mut by_the_line, mut by_timeout) = (0, 0);
+    for seed in 1..500 {
+        let cut = Fault::at(100 + seed % 200, Kind::Cut(End::Node(0), End::Node(1))).lasting(20);
+        let report = simulation.replay(u64::from(seed), &FaultPlan::from([cut]));
+        assert!(report.broken.is_none(), "{report}");
+        if report.timeline.iter().any(|line| line.contains("process 2 is elected")) {
+            by_the_line += told(&report, "the line broke");
+            by_timeout += told(&report, "message timeout");
+        }
+    }
+    println!("{by_the_line} attempts ended by the line, {by_timeout} by a timeout");
+    assert!(by_the_line > 50 && by_timeout == 0);
+}
+
 /// How many packets were lost with a line, and how many were on their way.
 fn stranded(line: &str) -> Option<(usize, usize)> {
     let (lost, sent) =
-        line.split_once("on its way").and_then(|(_, told)| told.split_once(", "))?.1.split_once(" of ")?;
+        line.split_once("has not taken from").and_then(|(_, told)| told.split_once(", "))?.1.split_once(" of ")?;
     Some((lost.parse().ok()?, sent.split_once(' ')?.0.parse().ok()?))
 }
 

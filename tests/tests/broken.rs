@@ -89,17 +89,16 @@ fn keeps_commits(seed: u64) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos_finds_a_broken_tine() {
     let mut passed = String::new();
-    for seed in (11..).filter(|seed| keeps_commits(*seed)).take(3) {
+    let seeds: Vec<u64> = (11..100_000).filter(|seed| keeps_commits(*seed)).take(3).collect();
+    assert_eq!(seeds.len(), 3, "plans are drawn otherwise than when this was written");
+    for seed in seeds {
         let chaos = Chaos { seed, length: LENGTH, workers: 3, broken: LOSES.to_owned() };
         match chaos.run().await {
             Ok(None) => return,
             Ok(Some(outcome)) => passed.push_str(&format!("\n{outcome}")),
             Err(found) => {
                 let found = format!("{found:#}");
-                assert!(
-                    found.contains("NOT exact") || found.contains("words are counted"),
-                    "something else failed: {found}"
-                );
+                assert!(found.contains("NOT exact"), "something else failed: {found}");
                 report(found);
                 return;
             }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Engine;
+use super::{Ending, Engine};
 use crate::{
     coordination::Coordination,
     faults::{Fault, Kind, Point},
+    invariants::Broken,
     sql::table::Cells,
 };
 
@@ -32,6 +33,16 @@ impl Engine<'_> {
         while self.points.reached.is_none() && self.now_ms() < until_ms && self.step() {}
         self.points.wanted = None;
         self.points.reached.take()
+    }
+
+    /// What has broken so far.
+    pub(crate) fn broken(&self) -> Option<Broken> {
+        self.over.as_ref()?.as_ref().err().map(Ending::broken)
+    }
+
+    /// When a moment came last, in milliseconds.
+    pub(crate) fn passed(&self, point: Point) -> Option<u64> {
+        self.points.passed.iter().rev().find(|(passed, _)| *passed == point).map(|(_, ms)| *ms)
     }
 
     /// A fault begins now; `who` is whom it means by "whoever".

@@ -185,8 +185,13 @@ impl Packet {
     pub(crate) fn roots(&self) -> Vec<Root> {
         match self {
             Packet::Tuple(_, tuple) => tuple.anchors.iter().map(|anchor| anchor.root).collect(),
-            Packet::Report(AckerEvent::Ack { root, .. } | AckerEvent::Fail { root, .. }) => vec![*root],
-            Packet::Report(_) | Packet::Ready => Vec::new(),
+            Packet::Report(
+                AckerEvent::Start { root, .. }
+                | AckerEvent::Ack { root, .. }
+                | AckerEvent::Fail { root, .. }
+                | AckerEvent::Alive { root },
+            ) => vec![*root],
+            Packet::Report(AckerEvent::Tick) | Packet::Ready => Vec::new(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Lines between workers, as the production transport keeps them: one for each direction, opened by its sender, ordered.
 //!
 //! A line breaks when an end dies, leaves the other out, sleeps for long, or is cut off from the other; both ends hear of that, each in its own
-//! time. What is sent into a broken line before its end has heard is lost. Of what was on its way all may arrive, late or not, or the first
-//! part, or nothing; who sent it never hears which, so the trees of everything that the peer has not taken fail when the sender hears of the break.
+//! time. What is sent into a broken line before its end has heard is lost. Of what the peer has not taken yet all may arrive, late or not,
+//! or the first part, or nothing; who sent it never hears which, so the trees of all of it fail when the sender hears of the break.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use tine_core::{failure::Failure, id::WorkerId, membership, tuple::Root};
 use super::{
     Engine,
     event::{Event, Inbound, Packet},
-    network::WAY_US,
     workers::node_of,
 };
+use crate::random::{Draws, mix};
 
 /// How long a worker waits before it tries to connect again.
 const AGAIN_US: (u64, u64) = (6_000, 12_000);
@@ -43,8 +43,10 @@ impl Engine<'_> {
         let lines = self.nodes[node].worker.lines.keys();
         let gone: Vec<WorkerId> = lines.filter(|peer| !peers.contains(peer)).copied().collect();
         for peer in gone {
-            self.nodes[node].worker.lines.remove(&peer);
-            self.strand(me, peer);
+            if let Some(line) = self.nodes[node].worker.lines.remove(&peer) {
+                // Whose tasks these were is over: nobody is told of their trees.
+                self.strand(me, peer, line.number);
+            }
             let after_us = self.way_us(node, node_of(peer));
             self.break_line(peer, me, after_us);
         }
@@ -98,41 +100,57 @@ impl Engine<'_> {
         if !self.nodes[node].up || self.nodes[node].worker.id != Some(owner) {
             return;
         }
-        if self.nodes[node].worker.lines.get(&peer).is_some_and(|line| line.sound) {
-            let stranded = self.strand(owner, peer);
-            if let Some(line) = self.nodes[node].worker.lines.get_mut(&peer) {
-                line.sound = false;
-                line.lost.extend(stranded);
-            }
-            self.tell_broken(node, peer, after_us);
+        let Some(line) = self.nodes[node].worker.lines.get_mut(&peer).filter(|line| line.sound) else { return };
+        line.sound = false;
+        let number = line.number;
+        let stranded = self.strand(owner, peer, number);
+        if let Some(line) = self.nodes[node].worker.lines.get_mut(&peer) {
+            line.lost.extend(stranded);
         }
+        self.tell_broken(node, peer, after_us);
     }
 
-    /// Of what is on its way from a worker to another one, nothing comes from some moment on. The trees of all of it.
-    fn strand(&mut self, from: WorkerId, to: WorkerId) -> Vec<Root> {
-        let draws = &mut self.draws.breaks;
-        let until_us = if draws.chance(50) { u64::MAX } else { self.now_us + draws.between(0, WAY_US.1) };
+    /// Of what a worker has sent on a line to another one, and that one has not taken, all comes, late or not, or the first part, or
+    /// nothing. What lies before a sleeper has not been taken either. The trees of all of it.
+    fn strand(&mut self, from: WorkerId, to: WorkerId, line: u32) -> Vec<Root> {
+        let mut draws = Draws::new(self.seed, mix(from.0) ^ mix(to.0).rotate_left(32) ^ u64::from(line));
         let there = node_of(to);
-        let (mut roots, mut sent, mut lost) = (Vec::new(), 0, 0);
-        self.agenda.retain(|at_us, event| match event {
-            Event::Node { node, what: Inbound::Packet(sender, _, packet), .. } if (*node, *sender) == (there, from) => {
-                let comes = at_us <= until_us;
-                roots.extend(packet.roots());
-                sent += 1;
-                lost += usize::from(!comes);
-                comes
+        let mut sent = Vec::new();
+        let mut look = |what: &Inbound| {
+            if let Inbound::Packet(sender, _, packet) = what
+                && *sender == from
+            {
+                sent.push(packet.roots());
             }
+        };
+        self.nodes[there].backlog.iter().for_each(&mut look);
+        self.agenda.visit(|event| match event {
+            Event::Node { node, what, .. } if *node == there => look(what),
+            _ => {}
+        });
+        // In half of the cases all comes.
+        let comes = match draws.chance(50) {
+            true => sent.len(),
+            false => draws.below(sent.len() as u64 + 1) as usize,
+        };
+        let mut nth = 0;
+        let mut keep = |what: &Inbound| {
+            let is_sent = matches!(what, Inbound::Packet(sender, ..) if *sender == from);
+            nth += usize::from(is_sent);
+            !is_sent || nth <= comes
+        };
+        self.nodes[there].backlog.retain(&mut keep);
+        self.agenda.retain(|event| match event {
+            Event::Node { node, what, .. } if *node == there => keep(what),
             _ => true,
         });
-        if sent > 0 {
-            self.trace.say(self.now_us, || {
-                format!(
-                    "of what is on its way from process {} to process {there}, {lost} of {sent} are lost",
-                    node_of(from)
-                )
-            });
+        if !sent.is_empty() {
+            let (from, sent, lost) = (node_of(from), sent.len(), sent.len() - comes);
+            let words =
+                || format!("of what process {there} has not taken from process {from}, {lost} of {sent} are lost");
+            self.trace.say(self.now_us, words);
         }
-        roots
+        sent.into_iter().flatten().collect()
     }
 
     fn tell_broken(&mut self, node: usize, peer: WorkerId, after_us: u64) {

@@ -99,6 +99,19 @@ pub(crate) enum Ending {
     Halted(Failure),
 }
 
+impl Ending {
+    pub(crate) fn broken(&self) -> Broken {
+        match self {
+            Ending::Broken(broken) => broken.clone(),
+            Ending::Halted(failure) => {
+                let fickle = failure.to_string().contains("non-deterministic operator");
+                let hint = if fickle { "; .expect(deterministic()) names it" } else { "" };
+                Broken::new(Broken::HALTED, format!("the group halted: {failure}{hint}"))
+            }
+        }
+    }
+}
+
 /// Draws by purpose.
 struct Channels {
     lives: Draws,
@@ -106,7 +119,6 @@ struct Channels {
     sql: Draws,
     election: Draws,
     plans: Draws,
-    breaks: Draws,
 }
 
 /// An epoch for the batch clock: virtual time counts from here.
@@ -130,7 +142,6 @@ impl<'a> Engine<'a> {
             sql: Draws::new(seed, 3),
             election: Draws::new(seed, 4),
             plans: Draws::new(seed, 5),
-            breaks: Draws::new(seed, 6),
         };
         let nodes: Vec<Node> = (0..settings.nodes())
             .map(|_| Node::new(0, draws.lives.bits(), &built, &settings, Worker::new(common)))
@@ -312,10 +323,7 @@ impl<'a> Engine<'a> {
         let complete = self.sql.complete();
         let broken = match self.over {
             Some(Ok(())) => None,
-            Some(Err(Ending::Broken(broken))) => Some(broken),
-            Some(Err(Ending::Halted(failure))) => {
-                Some(Broken { invariant: Broken::HALTED, what: format!("the group halted: {failure}") })
-            }
+            Some(Err(ending)) => Some(ending.broken()),
             None => Some(Broken {
                 invariant: "invariant_the_lowest_open_transaction_can_proceed",
                 what: "nothing will ever happen again, and not everything is committed".to_owned(),
@@ -328,6 +336,7 @@ impl<'a> Engine<'a> {
             attempts: self.attempts,
             attempts_healed: self.attempts_healed,
             by_hand: self.by_hand,
+            test: None,
             took: self.took,
             events: self.agenda.scheduled(),
             virtual_ms: self.now_us / 1000,

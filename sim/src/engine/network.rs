@@ -40,7 +40,7 @@ impl Network {
 }
 
 /// One way over a link takes this long, in microseconds.
-pub(super) const WAY_US: (u64, u64) = (150, 900);
+const WAY_US: (u64, u64) = (150, 900);
 
 impl Engine<'_> {
     /// Whether nothing gets from one end to the other now; if so, the fault took effect.

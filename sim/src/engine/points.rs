@@ -18,6 +18,8 @@ pub(crate) struct Points {
     /// The process that reached it.
     pub(crate) reached: Option<usize>,
     elections: u64,
+    /// Moments that have come, with their times, if somebody drives.
+    pub(crate) passed: Vec<(Point, u64)>,
 }
 
 impl Points {
@@ -60,11 +62,14 @@ impl Engine<'_> {
 
     /// A moment has come at a process. What opens a window begins within this step, everything else right after it.
     pub(crate) fn reach(&mut self, point: fn(u16) -> Point, number: u64, node: usize) {
-        if self.points.waiting.is_empty() && self.points.wanted.is_none() {
+        if self.points.waiting.is_empty() && !self.by_hand {
             return;
         }
         let Ok(number) = u16::try_from(number) else { return };
         let point = point(number);
+        if self.by_hand {
+            self.points.passed.push((point, self.now_ms()));
+        }
         if self.points.wanted == Some(point) {
             self.points.wanted = None;
             self.points.reached = Some(node);

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     invariants::{
         invariant_an_attempt_is_of_one_crew, invariant_attempts_only_rise, invariant_nothing_begins_without_owners,
-        invariant_stale_is_ignored, invariant_tasks_hear_their_own_era,
+        invariant_stale_is_ignored, invariant_tasks_hear_their_own_era, invariant_tuples_find_their_task,
     },
     report::Phase,
 };
@@ -132,7 +132,7 @@ impl Engine<'_> {
                 self.check(invariant_attempts_only_rise(before, after));
                 self.effects(node, effects, |engine, call| engine.perform_committer(node, call));
             }
-            None => {}
+            None => self.check(invariant_tuples_find_their_task(to, false)),
         }
     }
 

@@ -8,7 +8,12 @@ mod owners;
 mod recount;
 mod rules;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use tine_core::{
     failure::FailureKind,
@@ -44,6 +49,20 @@ impl Broken {
     pub(crate) fn new(invariant: &'static str, what: impl Into<String>) -> Broken {
         Broken { invariant, what: what.into() }
     }
+}
+
+/// Asks an expectation of a user's, which may panic.
+pub(crate) fn asked(name: &'static str, expectation: impl FnOnce() -> Result<(), String>) -> Held {
+    match catch_unwind(AssertUnwindSafe(expectation)) {
+        Ok(said) => said.map_err(|what| Broken::new(name, what)),
+        Err(panic) => Err(Broken::new(name, format!("the expectation itself panics: {}", said(&*panic)))),
+    }
+}
+
+/// What somebody who panicked had to say.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without words")
 }
 
 /// Sees every commit.
@@ -139,7 +158,13 @@ impl Checker {
                 let (key, delta) = delta_of(change)?;
                 let written = fact.written[state].entry(key.to_owned()).or_default();
                 *written += delta;
-                invariant_each_record_counts_once(txid, key, *written, expected[state].get(key).copied())?;
+                invariant_each_record_counts_once(
+                    &self.states[state],
+                    txid,
+                    key,
+                    *written,
+                    expected[state].get(key).copied(),
+                )?;
             }
         }
         if !self.watching.is_empty() {
@@ -147,8 +172,8 @@ impl Checker {
         }
         let complete = sql.complete();
         if complete == txid {
-            for (expected, written) in expected.iter().zip(&fact.written) {
-                invariant_nothing_is_left_out(txid, expected, written)?;
+            for ((table, expected), written) in self.states.iter().zip(expected.iter()).zip(&fact.written) {
+                invariant_nothing_is_left_out(table, txid, expected, written)?;
             }
             self.best = self.best.max(complete);
             self.watch(txid, sql, sources)?;
@@ -168,8 +193,7 @@ impl Checker {
             plan: &fact.planned.plan,
             sources,
         };
-        let found = self.watching.iter().map(|(name, watch)| watch(&seen).map_err(|what| Broken::new(name, what)));
-        found.collect()
+        self.watching.iter().try_for_each(|(name, watch)| asked(name, || watch(&seen)))
     }
 
     /// The database has lost its tail: what it holds now is what is true.

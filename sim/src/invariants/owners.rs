@@ -1,6 +1,6 @@
 //! What must hold whenever tasks move to other workers.
 
-use tine_core::id::{Attempt, Era, TxId, WorkerId};
+use tine_core::id::{Attempt, Era, TaskId, TxId, WorkerId};
 
 use super::{Broken, Held};
 
@@ -34,6 +34,16 @@ pub(crate) fn invariant_tasks_hear_their_own_era(frame: Era, own: Era) -> Held {
         false => {
             let what = format!("tasks of {own} took what was sent under {frame}");
             Err(Broken::new("invariant_tasks_hear_their_own_era", what))
+        }
+    }
+}
+
+/// A tuple comes to the worker that runs its task: all of an era place tasks alike.
+pub(crate) fn invariant_tuples_find_their_task(task: TaskId, found: bool) -> Held {
+    match found {
+        true => Ok(()),
+        false => {
+            Err(Broken::new("invariant_tuples_find_their_task", format!("{task} does not run where its tuple came")))
         }
     }
 }

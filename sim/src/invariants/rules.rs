@@ -151,12 +151,19 @@ pub(crate) fn invariant_the_fence_only_rises(group: Attempt, rows: &[Attempt], f
 }
 
 /// No key gets more of a transaction than its ranges hold.
-pub(crate) fn invariant_each_record_counts_once(txid: TxId, key: &str, written: i64, expected: Option<i64>) -> Held {
-    match written <= expected.unwrap_or(0) {
+pub(crate) fn invariant_each_record_counts_once(
+    table: &str,
+    txid: TxId,
+    key: &str,
+    written: i64,
+    expected: Option<i64>,
+) -> Held {
+    let named = expected.unwrap_or(0);
+    match written <= named {
         true => Ok(()),
         false => Err(Broken::new(
             "invariant_each_record_counts_once",
-            format!("transaction {txid} added {written} to {key:?}, and its ranges hold {}", expected.unwrap_or(0)),
+            format!("{table}: transaction {txid} added {written} to {key:?}, and its records name it {named} times"),
         )),
     }
 }
@@ -183,6 +190,7 @@ pub(crate) fn invariant_a_dead_letter_stands_in_its_transaction(
 
 /// A transaction that is complete has brought all that its ranges hold.
 pub(crate) fn invariant_nothing_is_left_out(
+    table: &str,
     txid: TxId,
     expected: &BTreeMap<String, i64>,
     written: &BTreeMap<String, i64>,
@@ -191,7 +199,10 @@ pub(crate) fn invariant_nothing_is_left_out(
         None => Ok(()),
         Some((key, count)) => Err(Broken::new(
             "invariant_nothing_is_left_out",
-            format!("transaction {txid} added {:?} to {key:?}, and its ranges hold {count}", written.get(key)),
+            format!(
+                "{table}: transaction {txid} added {} to {key:?}, and its records name it {count} times",
+                written.get(key).unwrap_or(&0)
+            ),
         )),
     }
 }

@@ -70,6 +70,26 @@ pub(crate) fn gambling(mode: Mode) -> Simulation {
     .mode(mode)
 }
 
+fn letter(word: &str) -> &str {
+    &word[..1]
+}
+
+/// Words by letter: counted, repartitioned, summed up.
+pub(crate) fn stages(mode: Mode) -> Simulation {
+    let lines = lines(72);
+    simulate(move |world| {
+        let topology = Topology::new("stages");
+        topology
+            .source(world.source("lines", &lines))
+            .stage(|lines| lines.flat_map(|line| line.split_whitespace()).group_by(|word| word).count())
+            .stage(|words| words.group_by(|(word, _)| letter(word)).sum(|(_, n)| *n))
+            .persist(world.table("letters").key("letter").value("n"));
+        topology
+    })
+    .mode(mode)
+    .expect(exact_counts("letters", |line| line.split_whitespace().map(letter).collect()))
+}
+
 /// Whether a run halted with these words.
 pub(crate) fn halted(report: &Report, words: &str) -> bool {
     report

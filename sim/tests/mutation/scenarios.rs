@@ -152,7 +152,7 @@ fn stages() -> Way {
         let lost = Fault { at_ms: after_ms, ..Fault::when(Point::Emitting(txid), Kind::LoseTail(6)) };
         FaultPlan::from([slow(0), slow(1), lost])
     };
-    let simulation = topologies::stages(CLUSTER);
+    let simulation = common::stages(CLUSTER);
     Way::Schedules(Scenario { name: "stages, planned anew", simulation, plan: Box::new(plan), wrong: broke })
 }
 

@@ -60,26 +60,6 @@ pub(super) fn dead_letters(mode: Mode) -> Simulation {
         .expect(holds(all_letters))
 }
 
-fn letter(word: &str) -> &str {
-    &word[..1]
-}
-
-/// Words by letter: counted, repartitioned, summed up.
-pub(super) fn stages(mode: Mode) -> Simulation {
-    let lines = common::lines(72);
-    simulate(move |world| {
-        let topology = Topology::new("stages");
-        topology
-            .source(world.source("lines", &lines))
-            .stage(|lines| lines.flat_map(|line| line.split_whitespace()).group_by(|word| word).count())
-            .stage(|words| words.group_by(|(word, _)| letter(word)).sum(|(_, n)| *n))
-            .persist(world.table("letters").key("letter").value("n"));
-        topology
-    })
-    .mode(mode)
-    .expect(exact_counts("letters", |line| line.split_whitespace().map(letter).collect()))
-}
-
 /// A later stage that says which word of a batch it was shown first: only the order of rows decides.
 pub(super) fn first_shown(mode: Mode) -> Simulation {
     let lines = common::lines(72);

@@ -33,7 +33,7 @@ mod victim;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
 use self::crew::{Auditor, Crew};
 pub use self::outcome::Outcome;
@@ -101,9 +101,12 @@ impl Chaos {
         let expected = expected?;
         let healed = Instant::now();
         let words: i64 = expected.values().sum();
-        drained(job.database(), words)
-            .await
-            .with_context(|| format!("what the workers said is in {}", folder.display()))?;
+        if let Err(short) = drained(job.database(), words).await {
+            // Lost, or only late?
+            let audit = audited(Audit::of(&job, &broker)).await;
+            let said = audit.map_or_else(|error| format!("{error:#}"), |verdict| verdict.said);
+            bail!("{short:#}; what the workers said is in {}; an audit says:\n{said}", folder.display());
+        }
         let drained = healed.elapsed();
         let running = audited(Audit::of(&job, &broker)).await?;
         let (workers, more) = workers.end_plan().await?;

@@ -109,7 +109,8 @@ impl Receive for Ear {
 
     async fn lost(&self, peer: WorkerId, roots: Vec<Root>, failure: Failure) {
         if let Some(present) = self.now() {
-            for root in roots {
+            // A batch of many frames is one tree.
+            for root in BTreeSet::from_iter(roots) {
                 let failure = Failure::transient(format!("the link to {peer} broke: {failure}"));
                 present.links.report(AckerEvent::Fail { root, failure }).await;
             }
