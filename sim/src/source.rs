@@ -90,6 +90,10 @@ impl SimSource {
         SimSource { log: Arc::new(Mutex::new(log)), name: name.to_owned() }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// This source without its partitions.
     #[cfg(feature = "fakes")]
     pub(crate) fn emptied(self) -> SimSource {

@@ -1,8 +1,11 @@
 //! What a user's topology is built on: simulated sources and tables, and user functions that fail once.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -71,6 +74,13 @@ impl World {
     /// The wire, and whether the topology's own functions trip over it.
     pub(crate) fn wire(&self) -> (Trips, bool) {
         (self.trips.clone(), self.taken.load(Ordering::Relaxed))
+    }
+
+    /// The first name that two sources have, whose partitions nobody could tell apart.
+    pub(crate) fn name_given_twice(&self) -> Option<String> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = BTreeSet::new();
+        sources.iter().map(SimSource::name).find(|name| !names.insert(*name)).map(str::to_owned)
     }
 
     pub(crate) fn sources(&self) -> Vec<SimSource> {

@@ -68,9 +68,9 @@ fn exact_knows_counts_sums_and_extremes() {
     let what = trips(&simulate(sales).expect(exact("sales", wrong)), "exact");
     assert!(what.contains("and should be"), "{what}");
     let what = trips(&simulate(sales).expect(exact("sale", row)), "exact");
-    assert_eq!(what, "there is no state \"sale\"; there are sales, tine_dead_letters");
+    assert_eq!(what, "there is no table \"sale\"; there are sales, tine_dead_letters");
     let counted = exact_counts("sale", |line| vec![user(line)]);
-    assert!(trips(&simulate(sales).expect(counted), "exact_counts").contains("there is no state"));
+    assert!(trips(&simulate(sales).expect(counted), "exact_counts").contains("there is no table"));
 }
 
 /// The longest line of a user: no column can merge texts.
@@ -243,4 +243,43 @@ fn ones_own_expectations_are_looked_at_at_every_transaction_and_at_the_end() {
     let end =
         holds(|report| if report.count("counts", "ant") == Some(1) { Ok(()) } else { Err("more ants".to_owned()) });
     assert_eq!(trips(&counts().expect(end), "the user's expectation"), "more ants");
+}
+
+#[test]
+fn columns_of_other_kinds_than_expected_are_named_with_their_table() {
+    let sales = || simulate(sales);
+    let by_number = exact("sales", |line: &str| vec![(cents(line), (1_i64, 1_i64, 1_i64, 1_i64))]);
+    let said = trips(&sales().expect(by_number), "exact");
+    assert_eq!(said, "sales: its key columns are (text), and are expected to be (integer)");
+    let one = exact_table("sales", |lines: &[&str]| vec![(user(lines[0]).to_owned(), 1_i64)]);
+    let said = trips(&sales().expect(one), "exact_table");
+    assert_eq!(
+        said,
+        "sales: its value columns are (integer, integer, integer, integer), and are expected to be (integer)"
+    );
+    let text = exact("sales", |line: &str| vec![(user(line).to_owned(), ("1", "1", "1", "1"))]);
+    let said = trips(&sales().expect(text), "exact");
+    assert_eq!(said, "sales: text cannot be merged into text by Add: say an integer, or use exact_table");
+    let counted = exact_counts("sales", |line| vec![user(line)]);
+    let said = trips(&sales().expect(counted), "invariant_the_table_is_exact");
+    assert!(said.starts_with("no count of one column, which exact_counts is for, but "), "{said}");
+}
+
+#[test]
+fn two_sources_of_one_name_are_refused() {
+    let twins = simulate(|world| {
+        let topology = Topology::new("twins");
+        let (one, other) = (world.source("lines", ["a"]), world.source("lines", ["b"]));
+        topology
+            .source(one)
+            .stage(|lines| lines.group_by(|line| line).count())
+            .persist(world.table("ones").key("k").value("n"));
+        topology
+            .source(other)
+            .stage(|lines| lines.group_by(|line| line).count())
+            .persist(world.table("others").key("k").value("n"));
+        topology
+    });
+    let said = trips(&twins, "the world can be built");
+    assert_eq!(said, "two sources are called \"lines\": give each a name of its own");
 }

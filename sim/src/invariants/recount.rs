@@ -6,7 +6,7 @@ use tine_trident::source::PartitionRange;
 
 use super::{Broken, rules::invariant_counts_never_go_back};
 use crate::{
-    oracle::Counting,
+    oracle::{Counting, shown},
     source::SimSource,
     sql::table::{Cell, Cells, Change},
 };
@@ -14,14 +14,20 @@ use crate::{
 pub(super) fn count_of(cells: &Cells) -> Result<i64, Broken> {
     match &cells[..] {
         [Cell::BigInt(count)] => Ok(*count),
-        other => Err(Broken::new("invariant_the_table_is_exact", format!("a count that is none: {other:?}"))),
+        _ => Err(Broken::new(
+            "invariant_the_table_is_exact",
+            format!("no count of one column, which exact_counts is for, but {}: use exact", shown(cells)),
+        )),
     }
 }
 
 pub(super) fn key_of(cells: &Cells) -> Result<&str, Broken> {
     match &cells[..] {
         [Cell::Text(key)] => Ok(key),
-        other => Err(Broken::new("invariant_the_table_is_exact", format!("a key that is no text: {other:?}"))),
+        _ => Err(Broken::new(
+            "invariant_the_table_is_exact",
+            format!("no key of one text, which exact_counts is for, but {}: use exact", shown(cells)),
+        )),
     }
 }
 

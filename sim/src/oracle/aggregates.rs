@@ -34,7 +34,8 @@ pub fn exact<K: IntoCells, V: IntoCells>(
         let mut expected = BTreeMap::new();
         for record in seen.records() {
             for (key, value) in contributions(&record.value) {
-                merge(&merges, expected.entry(key.cells()), value.cells())?;
+                let merged = merge(&merges, expected.entry(key.cells()), value.cells());
+                merged.map_err(|error| format!("{state}: {error}"))?;
             }
         }
         same(&state, seen, &expected)
@@ -55,7 +56,10 @@ fn merge(merges: &[Merge], row: Entry<'_, Cells, Cells>, value: Cells) -> Result
             (Merge::Min, held, new) => held.clone().min(new),
             (Merge::Max, held, new) => held.clone().max(new),
             (how, held, new) => {
-                return Err(format!("{new:?} cannot be merged into {held:?} by {how:?}: use exact_table"));
+                let (held, new) = (kind(held), kind(&new));
+                return Err(format!(
+                    "{new} cannot be merged into {held} by {how:?}: say an integer, or use exact_table"
+                ));
             }
         };
     }
@@ -95,6 +99,14 @@ pub fn exact_table<K: IntoCells, V: IntoCells, T: IntoIterator<Item = (K, V)>>(
 
 fn same(state: &str, seen: &Seen<'_>, expected: &BTreeMap<Cells, Cells>) -> Result<(), String> {
     let found = seen.table(state)?;
+    if let (Some((key, values)), Some((said, worth))) = (found.first_key_value(), expected.first_key_value()) {
+        for (what, is, said) in [("key", key, said), ("value", values, worth)] {
+            let (is, said) = (kinds(is), kinds(said));
+            if is != said {
+                return Err(format!("{state}: its {what} columns are ({is}), and are expected to be ({said})"));
+            }
+        }
+    }
     let keys: BTreeSet<&Cells> = found.keys().chain(expected.keys()).collect();
     for key in keys {
         let (is, should) = (found.get(key), expected.get(key));
@@ -120,6 +132,18 @@ pub(crate) fn shown(cells: &Cells) -> String {
         Cell::BigInt(number) => number.to_string(),
     };
     cells.iter().map(cell).collect::<Vec<_>>().join(", ")
+}
+
+fn kind(cell: &Cell) -> &'static str {
+    match cell {
+        Cell::Text(_) => "text",
+        Cell::Bytes(_) => "bytes",
+        Cell::BigInt(_) => "integer",
+    }
+}
+
+fn kinds(cells: &Cells) -> String {
+    cells.iter().map(kind).collect::<Vec<_>>().join(", ")
 }
 
 fn shown_or_nothing(cells: Option<&Cells>) -> String {

@@ -21,7 +21,7 @@ mod seen;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-pub(crate) use self::seen::unknown_state;
+pub(crate) use self::{aggregates::shown, seen::unknown_state};
 pub use self::{
     aggregates::{dead_letters_complete, exact, exact_table, never_goes_back, order_per_key},
     rows::IntoCells,

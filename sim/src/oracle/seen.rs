@@ -111,5 +111,5 @@ impl<'a> Seen<'a> {
 
 /// An expectation of a state that is not there.
 pub(crate) fn unknown_state(state: &str, states: &[String]) -> String {
-    format!("there is no state {state:?}; there are {}", states.join(", "))
+    format!("there is no table {state:?}; there are {}", states.join(", "))
 }
