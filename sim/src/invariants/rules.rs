@@ -21,41 +21,34 @@ use crate::{
 
 pub(crate) type Held = Result<(), Broken>;
 
+/// A rule by its name: it holds, or what was found breaks it.
+pub(super) fn rule(holds: bool, name: &'static str, found: impl FnOnce() -> String) -> Held {
+    if holds { Ok(()) } else { Err(Broken::new(name, found())) }
+}
+
 /// No shard commits N+1 before every shard committed N.
 pub(crate) fn invariant_one_order(rows: &[LedgerRow]) -> Held {
     let low = rows.iter().map(|row| row.txid).min().unwrap_or_default();
     let high = rows.iter().map(|row| row.txid).max().unwrap_or_default();
     let top: Vec<&LedgerRow> = rows.iter().filter(|row| row.txid == high).collect();
     let alike = top.windows(2).all(|pair| (pair[0].chain, pair[0].manifest) == (pair[1].chain, pair[1].manifest));
-    match high.0 <= low.0 + 1 && alike {
-        true => Ok(()),
-        false => Err(Broken::new(
-            "invariant_one_order",
-            format!("shards stand at {:?}", rows.iter().map(|row| (row.txid.0, row.chain)).collect::<Vec<_>>()),
-        )),
-    }
+    rule(high.0 <= low.0 + 1 && alike, "invariant_one_order", || {
+        format!("shards stand at {:?}", rows.iter().map(|row| (row.txid.0, row.chain)).collect::<Vec<_>>())
+    })
 }
 
 /// A row moves from N-1 to N.
 pub(crate) fn invariant_rows_move_by_one(before: &LedgerRow, after: &LedgerRow) -> Held {
-    match before.txid.next() == after.txid {
-        true => Ok(()),
-        false => Err(Broken::new(
-            "invariant_rows_move_by_one",
-            format!("{:?} went from {} to {}", after.at, before.txid, after.txid),
-        )),
-    }
+    rule(before.txid.next() == after.txid, "invariant_rows_move_by_one", || {
+        format!("{:?} went from {} to {}", after.at, before.txid, after.txid)
+    })
 }
 
 /// A commit equals the fence of its rows.
 pub(crate) fn invariant_only_the_fence_commits(before: &LedgerRow, after: &LedgerRow) -> Held {
-    match before.fence == after.attempt && after.fence == before.fence {
-        true => Ok(()),
-        false => Err(Broken::new(
-            "invariant_only_the_fence_commits",
-            format!("attempt {} committed {} where {} was admitted", after.attempt, after.txid, before.fence),
-        )),
-    }
+    rule(before.fence == after.attempt && after.fence == before.fence, "invariant_only_the_fence_commits", || {
+        format!("attempt {} committed {} where {} was admitted", after.attempt, after.txid, before.fence)
+    })
 }
 
 /// What a shard's row says about N is prepared beforehand (or in the same SQL transaction), and follows what was there.
@@ -159,13 +152,9 @@ pub(crate) fn invariant_each_record_counts_once(
     expected: Option<i64>,
 ) -> Held {
     let named = expected.unwrap_or(0);
-    match written <= named {
-        true => Ok(()),
-        false => Err(Broken::new(
-            "invariant_each_record_counts_once",
-            format!("{table}: transaction {txid} added {written} to {key:?}, and its records name it {named} times"),
-        )),
-    }
+    rule(written <= named, "invariant_each_record_counts_once", || {
+        format!("{table}: transaction {txid} added {written} to {key:?}, and its records name it {named} times")
+    })
 }
 
 /// A dead letter is committed with the transaction whose ranges hold its record, and with no other.
@@ -209,10 +198,7 @@ pub(crate) fn invariant_nothing_is_left_out(
 
 /// No count goes back, unless the database lost it.
 pub(crate) fn invariant_counts_never_go_back(key: &str, before: i64, after: i64) -> Held {
-    match after >= before {
-        true => Ok(()),
-        false => Err(Broken::new("invariant_counts_never_go_back", format!("{key:?} went from {before} to {after}"))),
-    }
+    rule(after >= before, "invariant_counts_never_go_back", || format!("{key:?} went from {before} to {after}"))
 }
 
 /// In the end the table equals a recount of the sources.
@@ -234,23 +220,14 @@ pub(crate) fn invariant_the_table_is_exact(table: &BTreeMap<Cells, Cells>, recou
 
 /// A worker never goes back to an attempt that is not newer: stale messages change nothing.
 pub(crate) fn invariant_attempts_only_rise(before: Attempt, after: Attempt) -> Held {
-    match before <= after {
-        true => Ok(()),
-        false => {
-            Err(Broken::new("invariant_attempts_only_rise", format!("a worker went from attempt {before} to {after}")))
-        }
-    }
+    rule(before <= after, "invariant_attempts_only_rise", || format!("a worker went from attempt {before} to {after}"))
 }
 
 /// The end of a tree of another attempt changes nothing for the leader.
 pub(crate) fn invariant_stale_is_ignored(of: Option<Attempt>, before: Option<Attempt>, after: Option<Attempt>) -> Held {
-    match before == after {
-        true => Ok(()),
-        false => Err(Broken::new(
-            "invariant_stale_is_ignored",
-            format!("the end of a tree of attempt {of:?} took the leader from {before:?} to {after:?}"),
-        )),
-    }
+    rule(before == after, "invariant_stale_is_ignored", || {
+        format!("the end of a tree of attempt {of:?} took the leader from {before:?} to {after:?}")
+    })
 }
 
 /// Every write to coordination but a claim is by the leader whose claim stands, and no claim takes the epoch back.
@@ -260,65 +237,40 @@ pub(crate) fn invariant_only_who_reigns_writes(
     writer: Nonce,
     claims: bool,
 ) -> Held {
-    match (claims && after >= before.0) || (!claims && writer == before.1) {
-        true => Ok(()),
-        false => Err(Broken::new(
-            "invariant_only_who_reigns_writes",
-            format!("leader {:016x} wrote under epoch {} of leader {:016x}", writer.0, before.0.0, before.1.0),
-        )),
-    }
+    rule((claims && after >= before.0) || (!claims && writer == before.1), "invariant_only_who_reigns_writes", || {
+        format!("leader {:016x} wrote under epoch {} of leader {:016x}", writer.0, before.0.0, before.1.0)
+    })
 }
 
 /// The plan is in coordination, written under the leader's own reign, before it is prepared.
 pub(crate) fn invariant_recorded_before_prepared(txid: TxId, recorded: bool) -> Held {
-    match recorded {
-        true => Ok(()),
-        false => Err(Broken::new(
-            "invariant_recorded_before_prepared",
-            format!("transaction {txid} is prepared, and its plan is not in coordination"),
-        )),
-    }
+    rule(recorded, "invariant_recorded_before_prepared", || {
+        format!("transaction {txid} is prepared, and its plan is not in coordination")
+    })
 }
 
 /// What is said to be committed is.
 pub(crate) fn invariant_done_is_done(txid: TxId, done: bool) -> Held {
-    match done {
-        true => Ok(()),
-        false => {
-            Err(Broken::new("invariant_done_is_done", format!("transaction {txid} is said to be committed and is not")))
-        }
-    }
+    rule(done, "invariant_done_is_done", || format!("transaction {txid} is said to be committed and is not"))
 }
 
 /// A commit is refused for a fence only when another fence stands.
 pub(crate) fn invariant_only_a_foreign_fence_refuses(txid: TxId, attempt: Attempt, foreign: bool) -> Held {
-    match foreign {
-        true => Ok(()),
-        false => Err(Broken::new(
-            "invariant_only_a_foreign_fence_refuses",
-            format!("the commit of transaction {txid} was refused to attempt {attempt}, whose fence stands"),
-        )),
-    }
+    rule(foreign, "invariant_only_a_foreign_fence_refuses", || {
+        format!("the commit of transaction {txid} was refused to attempt {attempt}, whose fence stands")
+    })
 }
 
 /// A raise that misses at an abort means that somebody else leads.
 pub(crate) fn invariant_a_miss_at_an_abort_abdicates(attempt: Attempt, abdicated: bool) -> Held {
-    match abdicated {
-        true => Ok(()),
-        false => Err(Broken::new(
-            "invariant_a_miss_at_an_abort_abdicates",
-            format!("attempt {attempt} missed its raise, and its leader claims a higher epoch"),
-        )),
-    }
+    rule(abdicated, "invariant_a_miss_at_an_abort_abdicates", || {
+        format!("attempt {attempt} missed its raise, and its leader claims a higher epoch")
+    })
 }
 
 /// Whatever ends an attempt, what comes after it is another one.
 pub(crate) fn invariant_attempts_are_never_reused(attempt: Attempt, raised: Attempt) -> Held {
-    match attempt != raised {
-        true => Ok(()),
-        false => Err(Broken::new(
-            "invariant_attempts_are_never_reused",
-            format!("the fence is to be raised to {attempt} again, which it was raised to before"),
-        )),
-    }
+    rule(attempt != raised, "invariant_attempts_are_never_reused", || {
+        format!("the fence is to be raised to {attempt} again, which it was raised to before")
+    })
 }

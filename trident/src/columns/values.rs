@@ -18,99 +18,63 @@ impl Lends for String {
     type At<'b> = &'b str;
 }
 
-impl Columns for String {
-    type Lent = String;
-    type Build = Vec<String>;
+/// Both kinds of texts that a row owns; columns of both are `String`s.
+macro_rules! text {
+    ($text:ident, $given:ident => $column:expr) => {
+        impl Columns for $text {
+            type Lent = String;
+            type Build = Vec<String>;
 
-    fn build(rows: usize) -> Vec<String> {
-        Vec::with_capacity(rows)
-    }
+            fn build(rows: usize) -> Vec<String> {
+                Vec::with_capacity(rows)
+            }
 
-    fn kinds(out: &mut Vec<ColumnType>) {
-        out.push(ColumnType::Text);
-    }
+            fn kinds(out: &mut Vec<ColumnType>) {
+                out.push(ColumnType::Text);
+            }
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        encode_text(self, out);
-    }
+            fn encode(&self, out: &mut Vec<u8>) {
+                encode_text(self, out);
+            }
 
-    fn feed<H: Hasher>(&self, hasher: &mut H) {
-        hasher.write(self.as_bytes());
-    }
+            fn feed<H: Hasher>(&self, hasher: &mut H) {
+                hasher.write(self.as_bytes());
+            }
 
-    fn size(&self) -> usize {
-        self.len()
-    }
+            fn size(&self) -> usize {
+                self.len()
+            }
 
-    fn check(&self) -> Result<(), Unfit> {
-        check_text(self)
-    }
+            fn check(&self) -> Result<(), Unfit> {
+                check_text(self)
+            }
 
-    fn lend(&self) -> &str {
-        self
-    }
+            fn lend(&self) -> &str {
+                self
+            }
 
-    fn push(self, build: &mut Vec<String>) {
-        build.push(self);
-    }
+            fn push(self, build: &mut Vec<String>) {
+                let $given = self;
+                build.push($column);
+            }
 
-    fn finish(build: Vec<String>, out: &mut Vec<Column>) {
-        out.push(Column::Text(build));
-    }
+            fn finish(build: Vec<String>, out: &mut Vec<Column>) {
+                out.push(Column::Text(build));
+            }
 
-    fn read(columns: &mut slice::Iter<'_, Column>, row: usize) -> Option<String> {
-        match columns.next()? {
-            Column::Text(values) => values.get(row).cloned(),
-            _ => None,
+            fn read(columns: &mut slice::Iter<'_, Column>, row: usize) -> Option<$text> {
+                match columns.next()? {
+                    Column::Text(values) => values.get(row).map($text::from),
+                    _ => None,
+                }
+            }
         }
-    }
+    };
 }
 
-/// Kept like a `String`; a text of up to 24 bytes lies in the row itself.
-impl Columns for CompactString {
-    type Lent = String;
-    type Build = Vec<String>;
-
-    fn build(rows: usize) -> Vec<String> {
-        Vec::with_capacity(rows)
-    }
-
-    fn kinds(out: &mut Vec<ColumnType>) {
-        String::kinds(out);
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        encode_text(self, out);
-    }
-
-    fn feed<H: Hasher>(&self, hasher: &mut H) {
-        hasher.write(self.as_bytes());
-    }
-
-    fn size(&self) -> usize {
-        self.len()
-    }
-
-    fn check(&self) -> Result<(), Unfit> {
-        check_text(self)
-    }
-
-    fn lend(&self) -> &str {
-        self
-    }
-
-    fn push(self, build: &mut Vec<String>) {
-        build.push(self.into_string());
-    }
-
-    fn finish(build: Vec<String>, out: &mut Vec<Column>) {
-        String::finish(build, out);
-    }
-
-    fn read(columns: &mut slice::Iter<'_, Column>, row: usize) -> Option<CompactString> {
-        String::read(columns, row).map(CompactString::from)
-    }
-}
+text!(String, text => text);
+// A text of up to 24 bytes lies in the row itself.
+text!(CompactString, text => text.into_string());
 
 impl Lends for Vec<u8> {
     type At<'b> = &'b [u8];
