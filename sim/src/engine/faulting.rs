@@ -388,7 +388,7 @@ impl Engine<'_> {
 
     fn change_source(&mut self, kind: Kind, index: usize) {
         let Some(source) = self.sources.first().cloned() else { return };
-        let planned = |name: &str| self.checker.position(SourceIndex(0), name);
+        let planned = |name: &str| self.checker.position(&self.sql, SourceIndex(0), name);
         let mut log = source.log();
         let changed = match kind {
             Kind::AddPartition => match log.partitions.iter_mut().find(|partition| !partition.exists) {

@@ -253,7 +253,7 @@ impl<'a> Engine<'a> {
     fn grow(&mut self) {
         let (steps, held) = (self.settings.steps, self.settings.held);
         let may = match self.healed {
-            true => self.checker.covers(&self.sources) || self.grown == 0,
+            true => self.checker.covers(&self.sql, &self.sources) || self.grown == 0,
             false => self.grown + held < steps,
         };
         if may && self.grown < steps {
@@ -278,7 +278,7 @@ impl<'a> Engine<'a> {
                 let coordinator = node.leader.spout();
                 node.up && coordinator.leading().is_some() && coordinator.last_complete() == complete
             };
-            self.drained = self.checker.covers(&self.sources) && self.nodes.iter().any(knows);
+            self.drained = self.checker.covers(&self.sql, &self.sources) && self.nodes.iter().any(knows);
             if self.drained {
                 // What is still on its way may come, and what the ackers keep of late reports goes with their clock.
                 self.deadline_us = self.deadline_us.max(self.now_us + 10_000_000);

@@ -21,7 +21,7 @@ use tine_core::{
 };
 use tine_state::{CommitOutcome, TransactionRow};
 use tine_trident::{
-    plan::Planned,
+    plan::{Plan, Planned},
     source::{PartitionRange, SourceIndex},
 };
 
@@ -247,26 +247,28 @@ impl Checker {
         }
     }
 
+    /// What the last transaction that every shard has planned.
+    fn complete(&self, sql: &Sql) -> Option<&Plan> {
+        self.facts.get(&sql.complete()).map(|fact| &*fact.planned.plan)
+    }
+
     /// Up to where a partition is committed everywhere.
-    pub(crate) fn position(&self, source: SourceIndex, partition: &str) -> u64 {
-        let Some((_, fact)) = self.facts.first_key_value() else { return 0 };
+    pub(crate) fn position(&self, sql: &Sql, source: SourceIndex, partition: &str) -> u64 {
+        let Some(plan) = self.complete(sql) else { return 0 };
         let of = |range: &&PartitionRange| range.source == source && range.partition == partition;
-        fact.planned.plan.ranges.iter().find(of).map_or(0, |range| range.to)
+        plan.ranges.iter().find(of).map_or(0, |range| range.to)
     }
 
     /// Whether everything that the sources hold is committed everywhere.
-    pub(crate) fn covers(&self, sources: &[SimSource]) -> bool {
-        let Some((_, fact)) = self.facts.first_key_value() else { return false };
-        let complete = fact.expected.is_some();
-        complete
-            && sources.iter().all(|source| {
-                let log = source.log();
-                let ranges = &fact.planned.plan.ranges;
-                log.partitions.iter().filter(|partition| partition.exists).all(|partition| {
-                    partition.end == 0
-                        || ranges.iter().any(|range| range.partition == partition.name && range.to == partition.end)
-                })
+    pub(crate) fn covers(&self, sql: &Sql, sources: &[SimSource]) -> bool {
+        let Some(plan) = self.complete(sql) else { return false };
+        sources.iter().all(|source| {
+            let log = source.log();
+            log.partitions.iter().filter(|partition| partition.exists).all(|partition| {
+                partition.end == 0
+                    || plan.ranges.iter().any(|range| range.partition == partition.name && range.to == partition.end)
             })
+        })
     }
 
     /// The run is over: the tables equal a recount of everything that the sources hold.
