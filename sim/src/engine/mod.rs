@@ -263,7 +263,7 @@ impl<'a> Engine<'a> {
         if self.grown < steps {
             let every_us = match self.healed {
                 true => 5_000,
-                false => self.settings.faults_until_ms * 800 / (steps - held).max(1) as u64,
+                false => self.settings.faults_until_ms * 800 / steps.saturating_sub(held).max(1) as u64,
             };
             self.agenda.put(self.now_us + every_us, Event::Grow);
         }

@@ -76,7 +76,12 @@ fn letter(word: &str) -> &str {
 
 /// Words by letter: counted, repartitioned, summed up.
 pub(crate) fn stages(mode: Mode) -> Simulation {
-    let lines = lines(72);
+    stages_of(&lines(72), mode)
+}
+
+/// The same of these lines.
+pub(crate) fn stages_of(lines: &Arc<[Arc<str>]>, mode: Mode) -> Simulation {
+    let lines = lines.clone();
     simulate(move |world| {
         let topology = Topology::new("stages");
         topology
