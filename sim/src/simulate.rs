@@ -180,10 +180,7 @@ impl Simulation {
         settings.check().map_err(|what| Broken::new("the world can be built", what))?;
         let world = World::new(seed, &settings);
         let mut built = (self.build)(&world).map_err(|error| Broken::new("the topology can be built", error))?;
-        if let Some(name) = world.name_given_twice() {
-            let what = format!("two sources are called {name:?}: give each a name of its own");
-            return Err(Broken::new("the world can be built", what));
-        }
+        world.check().map_err(|what| Broken::new("the world can be built", what))?;
         built.group.lineage = u128::from(seed) + 1;
         let (trips, taken) = world.wire();
         if !taken {

@@ -94,6 +94,11 @@ impl SimSource {
         &self.name
     }
 
+    /// Whether it never holds a record, whatever its partitions.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.log().partitions.iter().all(|partition| partition.records.is_empty())
+    }
+
     /// This source without its partitions.
     #[cfg(feature = "fakes")]
     pub(crate) fn emptied(self) -> SimSource {

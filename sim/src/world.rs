@@ -76,11 +76,17 @@ impl World {
         (self.trips.clone(), self.taken.load(Ordering::Relaxed))
     }
 
-    /// The first name that two sources have, whose partitions nobody could tell apart.
-    pub(crate) fn name_given_twice(&self) -> Option<String> {
+    /// Whether its sources can be told apart, and hold anything.
+    pub(crate) fn check(&self) -> Result<(), String> {
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let mut names = BTreeSet::new();
-        sources.iter().map(SimSource::name).find(|name| !names.insert(*name)).map(str::to_owned)
+        if let Some(name) = sources.iter().map(SimSource::name).find(|name| !names.insert(*name)) {
+            return Err(format!("two sources are called {name:?}: give each a name of its own"));
+        }
+        match sources.iter().all(SimSource::is_empty) {
+            true => Err(format!("no records in {names:?}, so nothing would be tested: give the sources some")),
+            false => Ok(()),
+        }
     }
 
     pub(crate) fn sources(&self) -> Vec<SimSource> {

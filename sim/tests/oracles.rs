@@ -283,3 +283,20 @@ fn two_sources_of_one_name_are_refused() {
     let said = trips(&twins, "the world can be built");
     assert_eq!(said, "two sources are called \"lines\": give each a name of its own");
 }
+
+#[test]
+fn a_world_without_records_is_refused_and_one_empty_source_among_others_is_not() {
+    let counts = |world: &World, lines: &[&str]| {
+        let topology = Topology::new("lines");
+        for (source, table, records) in [("first", "ones", lines), ("second", "others", &[])] {
+            topology
+                .source(world.source(source, records))
+                .stage(|lines| lines.group_by(|line| line).count())
+                .persist(world.table(table).key("k").value("n"));
+        }
+        topology
+    };
+    let said = trips(&simulate(move |world| counts(world, &[])), "the world can be built");
+    assert_eq!(said, r#"no records in {"first", "second"}, so nothing would be tested: give the sources some"#);
+    holds_always(&simulate(move |world| counts(world, &["a", "b"])));
+}
