@@ -180,7 +180,7 @@ impl Simulation {
         settings.check().map_err(|what| Broken::new("the world can be built", what))?;
         let world = World::new(seed, &settings);
         let mut built = (self.build)(&world).map_err(|error| Broken::new("the topology can be built", error))?;
-        world.check().map_err(|what| Broken::new("the world can be built", what))?;
+        world.check(&built).map_err(|what| Broken::new("the world can be built", what))?;
         built.group.lineage = u128::from(seed) + 1;
         let (trips, taken) = world.wire();
         if !taken {
@@ -246,6 +246,7 @@ impl Simulation {
     fn topology(&self) -> Result<witness::Subject, String> {
         let world = World::new(0, &self.settings);
         let built = (self.build)(&world)?;
+        world.check(&built)?;
         Ok(witness::Subject { built, sources: world.sources() })
     }
 

@@ -76,9 +76,14 @@ impl World {
         (self.trips.clone(), self.taken.load(Ordering::Relaxed))
     }
 
-    /// Whether its sources can be told apart, and hold anything.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Whether its sources are those that the topology reads, can be told apart, and hold anything.
+    pub(crate) fn check(&self, built: &Built) -> Result<(), String> {
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let (here, read) = (sources.len(), built.sources.len());
+        if here != read {
+            let fix = "take each of them from world.source or world.topic, and use it once";
+            return Err(format!("sources: the topology reads {read}, and {here} are of this world: {fix}"));
+        }
         let mut names = BTreeSet::new();
         if let Some(name) = sources.iter().map(SimSource::name).find(|name| !names.insert(*name)) {
             return Err(format!("two sources are called {name:?}: give each a name of its own"));

@@ -10,7 +10,12 @@ use tine_sim::{
     Fault, FaultPlan, Kind, Mode, Oracle, Simulation, World, always, dead_letters_complete, exact, exact_counts,
     exact_table, holds, never_goes_back, no_replay_storm, order_per_key, simulate,
 };
-use tine_trident::{aggregate::Combiner, input::Policy, topology::Topology};
+use tine_trident::{
+    aggregate::Combiner,
+    input::{Input, Policy, Text},
+    source::files::files,
+    topology::Topology,
+};
 
 /// Runs fifty seeds; all must hold.
 fn holds_always(simulation: &Simulation) {
@@ -299,4 +304,25 @@ fn a_world_without_records_is_refused_and_one_empty_source_among_others_is_not()
     let said = trips(&simulate(move |world| counts(world, &[])), "the world can be built");
     assert_eq!(said, r#"no records in {"first", "second"}, so nothing would be tested: give the sources some"#);
     holds_always(&simulate(move |world| counts(world, &["a", "b"])));
+}
+
+#[test]
+fn sources_that_are_not_of_the_world_or_not_read_are_refused() {
+    let of = |world: &World, input: Input<Text>| {
+        let topology = Topology::new("lines");
+        topology
+            .source(input)
+            .stage(|lines| lines.group_by(|line| line).count())
+            .persist(world.table("counts").key("k").value("n"));
+        topology
+    };
+    let fix = "take each of them from world.source or world.topic, and use it once";
+    let said = trips(&simulate(move |world| of(world, files(["access.log"]).text())), "the world can be built");
+    assert_eq!(said, format!("sources: the topology reads 1, and 0 are of this world: {fix}"));
+    let forgotten = simulate(move |world| {
+        drop(world.source("more", ["b"]));
+        of(world, world.source("lines", ["a"]))
+    });
+    let said = trips(&forgotten, "the world can be built");
+    assert_eq!(said, format!("sources: the topology reads 1, and 2 are of this world: {fix}"));
 }

@@ -50,6 +50,9 @@ use std::time::{Duration, Instant};
 /// How often a condition without a notification is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
+/// How often a server is asked again.
+const ASK: Duration = Duration::from_millis(50);
+
 /// Prints a result of a test where people see it; the test harness would keep it to itself.
 pub fn report(text: impl std::fmt::Display) {
     use std::io::Write;
@@ -69,6 +72,21 @@ pub fn wait_until(deadline: Duration, mut condition: impl FnMut() -> bool) -> bo
             return false;
         }
         std::thread::sleep(POLL);
+    }
+}
+
+/// Asks until there is an answer, with a pause in between that a server can bear.
+///
+/// # Panics
+/// When there is none within `deadline`.
+pub fn answer_within<T>(deadline: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + deadline;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "waited {deadline:?} in vain for {what}");
+        std::thread::sleep(ASK);
     }
 }
 

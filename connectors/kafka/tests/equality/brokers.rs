@@ -1,6 +1,6 @@
 //! Brokers of a test's own, and many topics at once on them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -30,15 +30,8 @@ pub(crate) fn start(settings: &[(&str, &str)]) -> Option<Kafka> {
 }
 
 /// Waits until `ask` answers; fails after [`DEADLINE`].
-pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "waited too long for {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+pub(crate) fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    tine_tests::answer_within(DEADLINE, what, ask)
 }
 
 /// A topic to be created.

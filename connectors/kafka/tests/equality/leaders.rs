@@ -5,7 +5,7 @@ use std::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -14,7 +14,7 @@ use tine_tests::services::{Kafka as Broker, kafka::CLUSTER_ID};
 
 use crate::{
     both::{CLIENTS, bounds_at, range, read, reader, source},
-    brokers::{Admin, NewOne, config, eventually, start},
+    brokers::{Admin, DEADLINE, NewOne, config, eventually, start},
     writers::{Content, Writer},
 };
 
@@ -52,7 +52,7 @@ fn leaders_that_move_while_a_topic_is_read_lose_and_double_nothing() {
         for (client, got) in CLIENTS.into_iter().zip(&got) {
             let (brokers, ended, written) = (&brokers, &ended, &written);
             scope.spawn(move || {
-                let found = read_along(brokers, client, ended, got);
+                let found = read_along(brokers, client, ended, written, got);
                 compare(client, &found, &written.lock().expect("no panic before"));
             });
         }
@@ -129,14 +129,20 @@ fn write(brokers: &str, ended: &AtomicBool, written: &Mutex<Vec<Vec<Content>>>) 
     writer.flush();
 }
 
-/// Reads range after range, up to the end that was seen last; at least until the writer has ended.
-fn read_along(brokers: &str, client: Client, ended: &AtomicBool, got: &AtomicU64) -> Vec<Vec<Content>> {
+/// Reads range after range, up to the end that was seen last: until all that was written is there and nothing more comes,
+/// or nothing has come for [`DEADLINE`].
+fn read_along(
+    brokers: &str,
+    client: Client,
+    ended: &AtomicBool,
+    written: &Mutex<Vec<Vec<Content>>>,
+    got: &AtomicU64,
+) -> Vec<Vec<Content>> {
     let source = source(Kafka::connect(brokers).client(client).topic(TOPIC));
     let mut found = vec![Vec::new(); PARTITIONS as usize];
     let mut at = vec![0; PARTITIONS as usize];
     let mut reader = reader(&*source);
-    let mut rounds_after = 0;
-    // The writer's last records come soon after its end: they are there when nothing new was seen for some time.
+    let (mut last, mut rounds_after) = (Instant::now(), 0);
     while rounds_after < 20 {
         let before = got.load(Ordering::Relaxed);
         for (partition, bounds) in bounds_at(&*source).iter().enumerate() {
@@ -146,8 +152,13 @@ fn read_along(brokers: &str, client: Client, ended: &AtomicBool, got: &AtomicU64
             found[partition].extend(records.into_iter().map(|record| record.content));
             at[partition] = end;
         }
-        let quiet = ended.load(Ordering::Relaxed) && got.load(Ordering::Relaxed) == before;
-        rounds_after = if quiet { rounds_after + 1 } else { 0 };
+        let count = got.load(Ordering::Relaxed);
+        if count > before {
+            last = Instant::now();
+        }
+        let quiet = ended.load(Ordering::Relaxed) && count == before;
+        let all = || count >= written.lock().expect("no panic before").iter().map(|all| all.len() as u64).sum();
+        rounds_after = if quiet && (all() || last.elapsed() > DEADLINE) { rounds_after + 1 } else { 0 };
         if quiet {
             std::thread::sleep(Duration::from_millis(100));
         }

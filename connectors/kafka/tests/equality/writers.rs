@@ -1,6 +1,6 @@
 //! Producers, and the memory of what they wrote.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::{
     ClientContext,
@@ -72,8 +72,10 @@ impl Writer {
             };
             record.headers = Some(content.headers.iter().fold(OwnedHeaders::new(), add));
         }
+        let deadline = Instant::now() + DEADLINE;
         while let Err((error, again)) = self.producer.send(record) {
             assert_eq!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
+            assert!(Instant::now() < deadline, "the producer's queue was full for {DEADLINE:?}");
             std::thread::sleep(Duration::from_millis(2));
             record = again;
         }
